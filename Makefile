@@ -1,0 +1,49 @@
+PYTHON := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && exit; done; echo python3)
+BIN := .venv/bin
+PARAMETERS ?= quick
+RUN ?= runs/$(PARAMETERS)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint format book notebooks lock clean
+
+help:  ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ —/' | sed -E 's/^([a-z]+) —/  make \1 —/'
+	@echo
+	@echo '  make train ARGS="-p epochs 2 -p pooling mean"       other parameters (all: first cell of book/training.ipynb)'
+	@echo '  make train PARAMETERS=tutorial RUN=runs/yelp        other defaults (book/parameters/), another run directory'
+	@echo '  make train ARGS="-p resume True"                    go on with a run that was stopped'
+	@echo '  $(BIN)/selfatt predict runs/quick "The food was great."'
+
+setup:  ## make .venv from requirements.lock, unless that is done
+	@$(PYTHON) tools/setup.py
+
+train: setup  ## train on real reviews; results in runs/quick
+	$(if $(findstring run_dir,$(ARGS)),$(error the run directory is set with RUN=runs/NAME, not in ARGS))
+	@mkdir -p $(dir $(RUN))
+	@PYTHONWARNINGS="ignore:IProgress not found" $(BIN)/papermill book/training.ipynb $(RUN).ipynb -f book/parameters/$(PARAMETERS).yaml -p run_dir $(RUN) $(ARGS) \
+		--no-progress-bar --log-level WARNING --stderr-file -
+	@mv $(RUN).ipynb $(RUN)/training.ipynb
+	@$(BIN)/selfatt summary $(RUN)
+
+test: setup  ## run the unit tests, the docstrings' examples, and every chapter against its stored outputs
+	@$(BIN)/pytest $(ARGS)
+
+lint: setup  ## check the form of code and notebooks
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: setup  ## bring code and notebooks into form
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+book: setup  ## render the book; warnings are errors
+	@$(BIN)/jupyter-book build . -W -n --keep-going
+
+notebooks: setup  ## run every chapter and store its outputs
+	@TQDM_DISABLE=1 $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False $(ARGS) book/*.ipynb
+
+lock: setup  ## rewrite requirements.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
+	@$(BIN)/uv pip compile --universal --generate-hashes --extra dev --no-annotate --python-version 3.11 \
+		--custom-compile-command 'make lock' --quiet $(ARGS) pyproject.toml -o requirements.lock
+
+clean:  ## remove what was built, but no run and no environment
+	@rm -rf _build .pytest_cache .ruff_cache build *.egg-info book/runs

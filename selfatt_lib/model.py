@@ -1,0 +1,242 @@
+"""The model of Lin et al. (2017): words, a bidirectional LSTM, several attention hops, a classifier.
+
+The letters are the paper's: H holds the LSTM's states, A the attention, M = AH the sentence embedding; u is the hidden size of one
+direction, r the number of hops. B is the batch, T the tokens of its longest review.
+"""
+
+from selfatt_lib.runtime import mx
+
+gluon, nn, rnn = mx.gluon, mx.gluon.nn, mx.gluon.rnn
+
+POOLINGS = ("flatten", "mean", "prune")
+
+
+class BiLSTM(gluon.HybridBlock):
+    """One bidirectional LSTM layer that never lets padding into a review.
+
+    MXNet's own bidirectional LSTM ignores `valid_length` on a CPU, and its backward direction then starts in the padding. Here the
+    backward direction is a second LSTM that reads each review reversed within its own length.
+
+    Parameters
+    ----------
+    hidden_size : int
+        u, the units of each direction.
+    input_size : int
+
+    Inputs
+    ------
+    inputs : NDArray, shape (T, B, input_size)
+    valid_length : NDArray, shape (B,)
+
+    Returns
+    -------
+    NDArray, shape (T, B, 2u)
+        What stands at padding is of no meaning; `SelfAttention` gives it no weight.
+    """
+
+    def __init__(self, hidden_size, input_size, **kwargs):
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.forward_lstm = rnn.LSTM(hidden_size, input_size=input_size)
+            self.backward_lstm = rnn.LSTM(hidden_size, input_size=input_size)
+
+    def hybrid_forward(self, F, inputs, valid_length):
+        def reverse(sequence):
+            return F.SequenceReverse(sequence, valid_length, use_sequence_length=True)
+
+        return F.concat(self.forward_lstm(inputs), reverse(self.backward_lstm(reverse(inputs))), dim=-1)
+
+
+class SelfAttention(gluon.HybridBlock):
+    """A = softmax(W_s2 tanh(W_s1 Hᵀ)) and M = AH: equations (6) and (7) of Lin et al. (2017).
+
+    Parameters
+    ----------
+    units : int
+        d_a, the rows of W_s1.
+    hops : int
+        r, the rows of W_s2: how many different weightings of the tokens to learn.
+    input_size : int, default 0
+        2u; 0 finds it at the first call.
+
+    Inputs
+    ------
+    hidden : NDArray, shape (B, T, 2u)
+    valid_length : NDArray of int32, shape (B,)
+        Real tokens in each review, from 1 to T.
+
+    Returns
+    -------
+    embedding : NDArray, shape (B, r, 2u)
+    attention : NDArray, shape (B, r, T)
+        Each row sums to 1 over the real tokens and is exactly 0 on padding.
+    """
+
+    def __init__(self, units, hops, input_size=0, **kwargs):
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.w_s1 = nn.Dense(units, in_units=input_size, use_bias=False, flatten=False)
+            self.w_s2 = nn.Dense(hops, in_units=units, use_bias=False, flatten=False)
+
+    def hybrid_forward(self, F, hidden, valid_length):
+        scores = self.w_s2(F.tanh(self.w_s1(hidden)))  # (B, T, r)
+        scores = F.transpose(scores, axes=(0, 2, 1))  # (B, r, T)
+        # softmax wants one length for each row it normalises: (B, r)
+        length = F.broadcast_like(F.expand_dims(valid_length, 1), scores, lhs_axes=(1,), rhs_axes=(1,))
+        attention = F.softmax(scores, F.cast(length, "int32"), axis=-1, use_length=True)
+        return F.batch_dot(attention, hidden), attention
+
+
+class PrunedLayer(gluon.HybridBlock):
+    """The pruned hidden layer of Lin et al. (2017), appendix A: each unit sees one row or one column of M, not all of it.
+
+    Every row of M has `prune_p` units of its own, every column `prune_q`. That leaves ``r * 2u * (p + q)`` weights where a full
+    layer of b units has ``r * 2u * b``.
+
+    Parameters
+    ----------
+    hops : int
+        r, the rows of M.
+    width : int
+        2u, the columns of M.
+    prune_p, prune_q : int
+        Units for each row and for each column.
+
+    Inputs
+    ------
+    embedding : NDArray, shape (B, r, 2u)
+
+    Returns
+    -------
+    NDArray, shape (B, r * prune_p + 2u * prune_q)
+    """
+
+    def __init__(self, hops, width, prune_p, prune_q, **kwargs):
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.row_weight = self.params.get("row_weight", shape=(hops, width, prune_p))
+            self.row_bias = self.params.get("row_bias", shape=(hops, 1, prune_p), init="zeros")
+            self.column_weight = self.params.get("column_weight", shape=(width, hops, prune_q))
+            self.column_bias = self.params.get("column_bias", shape=(width, 1, prune_q), init="zeros")
+
+    def hybrid_forward(self, F, embedding, row_weight, row_bias, column_weight, column_bias):
+        rows = F.transpose(embedding, axes=(1, 0, 2))  # (r, B, 2u)
+        columns = F.transpose(embedding, axes=(2, 0, 1))  # (2u, B, r)
+        rows = F.broadcast_add(F.batch_dot(rows, row_weight), row_bias)  # (r, B, p)
+        columns = F.broadcast_add(F.batch_dot(columns, column_weight), column_bias)  # (2u, B, q)
+        parts = [F.flatten(F.transpose(part, axes=(1, 0, 2))) for part in (rows, columns)]
+        return F.relu(F.concat(*parts, dim=-1))
+
+
+class SelfAttentiveBiLSTM(gluon.HybridBlock):
+    """Classify reviews from their self-attentive embedding: figure 1 of Lin et al. (2017).
+
+    Words → H (stacked `BiLSTM`) → A, M (`SelfAttention`) → pooling → logits. The result for a review does not depend on the reviews
+    it is batched with, nor on how far it is padded.
+
+    Parameters
+    ----------
+    vocab_size, embedding_size : int
+        Rows and columns of the word vectors.
+    hidden_size : int
+        u, LSTM units of each direction.
+    num_layers : int
+        Stacked bidirectional layers.
+    attention_units : int
+        d_a of the paper.
+    attention_hops : int
+        r of the paper.
+    classifier_units : int
+        Units of the hidden layer between M and the logits (not used by "prune", which is that layer).
+    num_classes : int, default 5
+    pooling : {"flatten", "mean", "prune"}, default "flatten"
+        How M enters the classifier: all of it; the mean of its rows; or all of it through a `PrunedLayer`.
+    prune_p, prune_q : int, optional
+        Needed by "prune": units for each row and each column of M.
+    dropout : float, default 0.5
+        Share of units dropped between the LSTM layers and on both sides of the classifier's hidden layer.
+    embedding_dropout : float, default 0.0
+        Share of the word vectors' numbers dropped. Small corpora need it; neither paper nor tutorial has it.
+    train_embedding : bool, default True
+        False freezes the word vectors, as the tutorial does.
+
+    Inputs
+    ------
+    tokens : NDArray of int32, shape (B, T)
+        Word numbers; what stands beyond a review's length is ignored.
+    valid_length : NDArray of int32, shape (B,)
+        From 1 to T.
+
+    Returns
+    -------
+    logits : NDArray, shape (B, num_classes)
+    attention : NDArray, shape (B, r, T)
+
+    Raises
+    ------
+    ValueError
+        Unknown `pooling`, or "prune" without its sizes.
+    """
+
+    def __init__(
+        self,
+        vocab_size,
+        embedding_size,
+        hidden_size,
+        num_layers,
+        attention_units,
+        attention_hops,
+        classifier_units,
+        num_classes=5,
+        pooling="flatten",
+        prune_p=None,
+        prune_q=None,
+        dropout=0.5,
+        embedding_dropout=0.0,
+        train_embedding=True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_pooling(pooling, prune_p, prune_q)
+        width = 2 * hidden_size
+        with self.name_scope():
+            self.embedding = nn.Embedding(vocab_size, embedding_size)
+            self.layers = nn.HybridSequential()
+            for layer in range(num_layers):
+                self.layers.add(BiLSTM(hidden_size, width if layer else embedding_size))
+            self.attention = SelfAttention(attention_units, attention_hops, width)
+            if pooling == "prune":
+                self.hidden = PrunedLayer(attention_hops, width, prune_p, prune_q)
+                units = attention_hops * prune_p + width * prune_q
+            else:
+                self.hidden = nn.Dense(
+                    classifier_units,
+                    activation="relu",
+                    in_units=width * (attention_hops if pooling == "flatten" else 1),
+                )
+                units = classifier_units
+            self.output = nn.Dense(num_classes, in_units=units)
+            self.dropout = nn.Dropout(dropout)
+            self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.pooling = pooling
+        if not train_embedding:
+            self.embedding.collect_params().setattr("grad_req", "null")
+
+    def hybrid_forward(self, F, tokens, valid_length):
+        hidden = F.transpose(self.embedding_dropout(self.embedding(tokens)), axes=(1, 0, 2))  # (T, B, embedding)
+        for number, layer in enumerate(self.layers):
+            hidden = layer(self.dropout(hidden) if number else hidden, valid_length)  # (T, B, 2u)
+        embedding, attention = self.attention(F.transpose(hidden, axes=(1, 0, 2)), valid_length)
+        pooled = F.mean(embedding, axis=1) if self.pooling == "mean" else embedding
+        logits = self.output(self.dropout(self.hidden(self.dropout(pooled))))
+        return logits, attention
+
+
+def check_pooling(pooling, prune_p=None, prune_q=None):
+    """Raise ValueError unless `pooling` is known and has the sizes that it needs."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
+    if pooling == "prune" and not (prune_p and prune_q):
+        raise ValueError(
+            f"pooling='prune' needs prune_p and prune_q (for example 150 and 10); got {prune_p} and {prune_q}"
+        )

@@ -1,0 +1,137 @@
+"""Use a trained run: texts in, stars and attention out."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from selfatt_lib.data import Batches, tokenize_all
+from selfatt_lib.model import SelfAttentiveBiLSTM
+from selfatt_lib.runtime import choose_device, mx, nlp
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model makes of one text.
+
+    Attributes
+    ----------
+    text : str
+    stars : int
+        The most probable, from 1 to 5.
+    probabilities : ndarray, shape (5,)
+        Of 1 to 5 stars.
+    tokens : list of str
+        What the model read, clipped to its length.
+    known : ndarray of bool, shape (tokens,)
+        Whether the token is in the model's vocabulary; the others are all one unknown word to it.
+    attention : ndarray, shape (hops, tokens)
+        Each row sums to 1.
+    """
+
+    text: str
+    stars: int
+    probabilities: np.ndarray
+    tokens: list
+    known: np.ndarray
+    attention: np.ndarray
+
+
+class Classifier:
+    """A trained model with its vocabulary.
+
+    Examples
+    --------
+    >>> classifier = Classifier.load("runs/quick")  # doctest: +SKIP
+    >>> [prediction.stars for prediction in classifier.predict(["The food was great.", "Never again."])]  # doctest: +SKIP
+    [5, 1]
+    """
+
+    def __init__(self, model, vocab, max_tokens, lower, device):
+        self.model, self.vocab, self.device = model, vocab, device
+        self.max_tokens, self.lower = max_tokens, lower
+
+    @classmethod
+    def load(cls, run_dir, device="auto"):
+        """Load the best epoch of a run. No code in the folder is run.
+
+        Parameters
+        ----------
+        run_dir : str or Path
+        device : str, default "auto"
+            As in `choose_device`.
+
+        Raises
+        ------
+        FileNotFoundError
+            The folder is not a run, or its first epoch is not finished.
+        ValueError
+            A file in it is damaged.
+        """
+        run_dir = Path(run_dir)
+        missing = [name for name in ("config.json", "vocab.json", "model.params") if not (run_dir / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{str(run_dir)!r} is not a trained run: it has no {', '.join(missing)}. 'make train' makes one in runs/quick."
+            )
+        device = choose_device(device)
+        try:
+            config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+            vocab = nlp.Vocab.from_json((run_dir / "vocab.json").read_text(encoding="utf-8"))
+            model = SelfAttentiveBiLSTM(**config["model"])
+            model.load_parameters(str(run_dir / "model.params"), ctx=device)
+            if len(vocab) != config["model"]["vocab_size"]:
+                raise ValueError(f"vocab.json has {len(vocab)} words, config.json says {config['model']['vocab_size']}")
+            max_tokens, lower = config["training"]["max_tokens"], config["training"]["lower"]
+        except (ValueError, KeyError, TypeError, AssertionError, mx.MXNetError) as error:
+            raise ValueError(f"the run in {str(run_dir)!r} is damaged: {error}") from error
+        model.hybridize()
+        return cls(model, vocab, max_tokens, lower, device)
+
+    def predict(self, texts, batch_size=64):
+        """Predict the stars of texts.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        batch_size : int, default 64
+
+        Returns
+        -------
+        list of Prediction
+            In the order of the texts.
+
+        Raises
+        ------
+        TypeError
+            A single string was given.
+        ValueError
+            A text has no word (with its place).
+        """
+        if isinstance(texts, str):
+            raise TypeError("predict takes a list of texts; put the text in brackets: predict([text])")
+        texts = list(texts)
+        if not texts:
+            return []
+        tokenized = tokenize_all(texts, self.max_tokens, self.lower)
+        if not tokenized.lengths.all():
+            raise ValueError(
+                f"text {int(tokenized.lengths.argmin()) + 1} of {len(texts)} has no word; got {texts[int(tokenized.lengths.argmin())]!r}"
+            )
+        batches = Batches(tokenized.encode(self.vocab), np.ones(len(texts)), self.vocab, batch_size)
+        predictions = [None] * len(texts)
+        for numbers, (tokens, valid_length, _) in zip(batches.sampler(), batches):
+            logits, attention = self.model(tokens.as_in_context(self.device), valid_length.as_in_context(self.device))
+            probabilities, attention = mx.nd.softmax(logits).asnumpy(), attention.asnumpy()
+            for row, number in enumerate(numbers):
+                words = [tokenized.words[i] for i in tokenized[number]]
+                predictions[number] = Prediction(
+                    text=texts[number],
+                    stars=int(probabilities[row].argmax()) + 1,
+                    probabilities=probabilities[row],
+                    tokens=words,
+                    known=np.array([word in self.vocab for word in words]),
+                    attention=attention[row, :, : len(words)],
+                )
+        return predictions

@@ -1,0 +1,602 @@
+"""The training run: its configuration, the loop, evaluation, and the run directory that everything is kept in."""
+
+import difflib
+import json
+import os
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn.pipeline import make_pipeline
+from tqdm import tqdm
+
+from selfatt_lib.data.text import GLOVE_SIZES
+from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM, check_pooling
+from selfatt_lib.penalty import WeightedSoftmaxCE, class_weights, diversity_penalty
+from selfatt_lib.runtime import mx, seed_everything
+
+nd, gluon = mx.nd, mx.gluon
+
+STARS = [1, 2, 3, 4, 5]
+LEARNING_RATE_DECAY = 0.9  # every second epoch, as in the tutorial
+BATCHES_PER_READING = 10  # the bar's loss and accuracy are read from the device so often; each reading waits for it
+
+
+# Configuration
+
+
+def _checked(default, expected, valid):
+    return field(default=default, metadata={"expected": expected, "valid": valid})
+
+
+def _whole(default, least=1, optional=False):
+    expected = f"a whole number of at least {least}" + (" or None" if optional else "")
+    return _checked(
+        default, expected, lambda value: (optional and value is None) or (type(value) is int and value >= least)
+    )
+
+
+def _number(default, expected, within, optional=False):
+    expected = f"a number {expected}" + (" or None" if optional else "")
+    return _checked(
+        default, expected, lambda value: (optional and value is None) or (type(value) in (int, float) and within(value))
+    )
+
+
+def _choice(default, choices):
+    return _checked(default, f"one of {', '.join(map(repr, choices))}", lambda value: value in choices)
+
+
+def _flag(default):
+    return _checked(default, "True or False", lambda value: type(value) is bool)
+
+
+def _text(default):
+    return _checked(default, "a text that is not empty", lambda value: type(value) is str and bool(value.strip()))
+
+
+def _valid_class_weights(value):
+    if value is None or value == "auto":
+        return True
+    return (
+        type(value) is list
+        and len(value) == len(STARS)
+        and all(type(w) in (int, float) and 0 < w < float("inf") for w in value)
+    )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What a run is made of: the parameters of ``book/training.ipynb``, checked before any work.
+
+    Raises
+    ------
+    ValueError
+        A value is of the wrong type or impossible. The message names the parameter, what was given and what was expected.
+
+    Notes
+    -----
+    Data: `dataset` (a name or a file, see `load_reviews`), `train_size` and `valid_size` (reviews; all others are trained on when
+    `train_size` is None), `max_tokens`, `lower`, `vocab_size` (words), `embedding`, `train_embedding`.
+
+    Model: see `SelfAttentiveBiLSTM`.
+
+    Objective: `class_weights` is None for plain cross-entropy, "auto" to compute them from the training stars, or five numbers;
+    `penalty_coefficient` and `squared_penalty` as in `diversity_penalty`.
+
+    Training: Adam with `learning_rate`, times 0.9 every second epoch; `clip_norm` bounds the global norm of the gradient of the mean
+    loss; `patience` stops when so many epochs have passed since the best; `batch_size`, `num_buckets`, `bucket_ratio` as in
+    `Batches`.
+
+    `device` as in `choose_device`; `run_dir` is the folder for the results; `resume` goes on with the run that lies there.
+    """
+
+    dataset: str = _text("review-snippets")
+    train_size: int | None = _whole(None, optional=True)
+    valid_size: int = _whole(1400)
+    max_tokens: int = _whole(100)
+    lower: bool = _flag(True)
+    vocab_size: int = _whole(10_000)
+    embedding: str = _choice("glove.6B.50d", list(GLOVE_SIZES))
+    train_embedding: bool = _flag(True)
+
+    hidden_size: int = _whole(64)
+    num_layers: int = _whole(1)
+    attention_units: int = _whole(64)
+    attention_hops: int = _whole(4)
+    classifier_units: int = _whole(64)
+    pooling: str = _choice("flatten", list(POOLINGS))
+    prune_p: int | None = _whole(None, optional=True)
+    prune_q: int | None = _whole(None, optional=True)
+    dropout: float = _number(0.5, "from 0 to below 1", lambda value: 0 <= value < 1)
+    embedding_dropout: float = _number(0.3, "from 0 to below 1", lambda value: 0 <= value < 1)
+
+    class_weights: list | str | None = _checked(
+        None, "None, 'auto' or a list of five numbers above 0", _valid_class_weights
+    )
+    penalty_coefficient: float = _number(0.03, "of at least 0", lambda value: 0 <= value < float("inf"))
+    squared_penalty: bool = _flag(True)
+
+    epochs: int = _whole(8)
+    learning_rate: float = _number(0.003, "above 0", lambda value: 0 < value < float("inf"))
+    clip_norm: float | None = _number(0.5, "above 0", lambda value: 0 < value < float("inf"), optional=True)
+    patience: int | None = _whole(None, optional=True)
+    batch_size: int = _whole(64)
+    num_buckets: int = _whole(10)
+    bucket_ratio: float = _number(0.5, "of at least 0", lambda value: 0 <= value < float("inf"))
+
+    seed: int = _checked(
+        0, "a whole number from 0 to 2**31 - 1", lambda value: type(value) is int and 0 <= value < 2**31
+    )
+    device: str = _text("auto")
+    run_dir: str = _text("runs/quick")
+    resume: bool = _flag(False)
+
+    def __post_init__(self):
+        for parameter in fields(self):
+            value = getattr(self, parameter.name)
+            if not parameter.metadata["valid"](value):
+                raise ValueError(f"{parameter.name} must be {parameter.metadata['expected']}; got {value!r}")
+        check_pooling(self.pooling, self.prune_p, self.prune_q)
+
+    @classmethod
+    def from_namespace(cls, namespace):
+        """Take the parameters from a notebook's ``globals()``: all plain values, since it has defined nothing else yet.
+
+        When the cell is run again, after others, names that are no parameters are left alone.
+
+        Raises
+        ------
+        ValueError
+            As above, or a name is not a parameter: papermill itself only warns of that.
+        """
+        plain = (bool, int, float, str, list, dict, type(None))
+        given = {
+            name: value
+            for name, value in namespace.items()
+            if isinstance(value, plain) and not name.startswith("_") and name not in ("In", "Out")
+        }
+        known = [parameter.name for parameter in fields(cls)]
+        again = any(isinstance(value, cls) for value in namespace.values())
+        for name in list(given):
+            if name not in known:
+                if again:
+                    del given[name]
+                    continue
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(known)}"
+                raise ValueError(f"there is no parameter {name!r}; {hint}")
+        return cls(**given)
+
+    @property
+    def sample_size(self):
+        """Reviews to load: ``train_size + valid_size``, or None for all."""
+        return None if self.train_size is None else self.train_size + self.valid_size
+
+    def model_arguments(self, vocab_size):
+        """Return the arguments of `SelfAttentiveBiLSTM` as a dict."""
+        shared = {
+            "hidden_size",
+            "num_layers",
+            "attention_units",
+            "attention_hops",
+            "classifier_units",
+            "train_embedding",
+        }
+        shared |= {"pooling", "prune_p", "prune_q", "dropout", "embedding_dropout"}
+        sizes = {"vocab_size": vocab_size, "embedding_size": GLOVE_SIZES[self.embedding], "num_classes": len(STARS)}
+        return sizes | {name: value for name, value in asdict(self).items() if name in shared}
+
+
+# The run directory
+
+
+@contextmanager
+def replacing(path):
+    """Give the path of a temporary file, which takes the place of `path` at the end: whole, or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _vocab_json(vocab):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Serialization of attached embedding")  # the vectors are among the weights
+        return vocab.to_json()
+
+
+class RunDirectory:
+    """The files of one run. Loading them runs no code: they are JSON, HTML and arrays.
+
+    ``config.json`` (the parameters and the model's arguments), ``vocab.json``, ``model.params`` (the best epoch),
+    ``metrics.jsonl`` (a line an epoch), ``checkpoint.params`` (what resuming needs), ``metrics.json`` and ``attention.html`` (at the
+    end).
+
+    Parameters
+    ----------
+    config : TrainingConfig
+
+    Raises
+    ------
+    FileNotFoundError
+        `resume` is set and the folder holds no run.
+    ValueError
+        `resume` is set and the run there has other parameters, or the folder holds something that is not a run.
+    """
+
+    NOT_COMPARED = ("resume", "run_dir", "device")  # may differ between a run and its continuation
+    RESULTS = ("checkpoint.params", "metrics.jsonl", "model.params", "metrics.json", "attention.html", "training.ipynb")
+
+    def __init__(self, config):
+        self.config = config
+        self.path = Path(config.run_dir)
+        started = (self.path / "config.json").is_file()
+        if self.path.exists() and not started and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ValueError(
+                f"run_dir {config.run_dir!r} exists and is not a run (it has no config.json). Choose another run_dir."
+            )
+        if config.resume:
+            if not started:
+                raise FileNotFoundError(
+                    f"resume=True, but {config.run_dir!r} holds no run. Start it with resume=False."
+                )
+            if differences := self._differences():
+                raise ValueError(
+                    f"resume=True, but the run in {config.run_dir!r} has other parameters: {'; '.join(differences)}. "
+                    "Give the same ones, or choose another run_dir."
+                )
+
+    def _differences(self):
+        """Return what is asked for now and was not when the run began: list of str."""
+        then = self.read("config.json")["training"]
+        return [
+            f"{name} was {then.get(name)!r}, now {value!r}"
+            for name, value in asdict(self.config).items()
+            if name not in self.NOT_COMPARED and then.get(name) != value
+        ]
+
+    def _has_vocab(self, vocab):
+        return (self.path / "vocab.json").is_file() and self.read("vocab.json") == json.loads(_vocab_json(vocab))
+
+    def begin(self, vocab):
+        """Make the folder ready.
+
+        An earlier run that lies there and is not resumed is moved aside, unless this one has the same parameters and words, and so
+        will give the same results again.
+
+        Raises
+        ------
+        ValueError
+            The run is resumed, but its vocabulary differs: the reviews have changed since.
+        """
+        if self.config.resume:
+            if not self._has_vocab(vocab):
+                raise ValueError(
+                    f"resume=True, but the reviews of {self.config.dataset!r} have changed since this run began."
+                )
+            return
+        config = {"training": asdict(self.config), "model": self.config.model_arguments(len(vocab))}
+        if (self.path / "config.json").exists() and (self._differences() or not self._has_vocab(vocab)):
+            number = 1
+            while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+                number += 1
+            self.path.rename(aside)
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in self.RESULTS:
+            (self.path / name).unlink(missing_ok=True)
+        write_text(self.path / "vocab.json", _vocab_json(vocab))
+        write_text(self.path / "config.json", json.dumps(config, indent=2))
+
+    def read(self, name):
+        """Return the content of a JSON file of the run."""
+        return json.loads((self.path / name).read_text(encoding="utf-8"))
+
+    def history(self):
+        """Return the epochs so far: list of dict."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def save_epoch(self, model, trainer, history, is_best):
+        """Keep an epoch. Whenever this is cut short, the epochs before it are intact: the checkpoint comes last and counts."""
+        if is_best:
+            with replacing(self.path / "model.params") as temporary:
+                model.save_parameters(str(temporary))
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in history))
+        with replacing(self.path / "checkpoint.params") as temporary:
+            nd.save(str(temporary), checkpoint(model, trainer, len(history)))
+
+
+def checkpoint(model, trainer, epoch):
+    """Return all that training goes on from, as a dict of NDArrays: weights, Adam's moments, the step and the epoch.
+
+    The random generators are not in it: each epoch seeds them anew.
+    """
+    state = {f"weight:{name}": parameter.data().as_in_context(mx.cpu()) for name, parameter in _named_parameters(model)}
+    for index, moments in trainer._updaters[0].states.items():
+        for name, moment in zip(("mean", "variance"), moments):
+            state[f"{name}:{index}"] = moment.as_in_context(mx.cpu())
+    state["epoch"] = nd.array([epoch], dtype="int64")
+    state["step"] = nd.array([trainer._optimizer.num_update], dtype="int64")
+    return state
+
+
+def restore(state, model, trainer):
+    """Put a checkpoint back into a model and its trainer, and return its epoch."""
+    for name, parameter in _named_parameters(model):
+        parameter.set_data(state[f"weight:{name}"])
+    trainer._init_params()
+    updater, optimizer = trainer._updaters[0], trainer._optimizer
+    optimizer.num_update = int(state["step"].asscalar())
+    for name in state:
+        kind, _, index = name.partition(":")
+        if kind == "mean":
+            device = trainer._params[int(index)].list_ctx()[0]
+            updater.states[int(index)] = tuple(
+                state[f"{part}:{index}"].as_in_context(device) for part in ("mean", "variance")
+            )
+            updater.states_synced[int(index)] = True
+            optimizer._index_update_count[int(index)] = optimizer.num_update
+    return int(state["epoch"].asscalar())
+
+
+def _named_parameters(model):
+    """Return names and parameters; the names are without the model's own prefix, which counts the models of a process."""
+    return [(name.removeprefix(model.prefix), parameter) for name, parameter in model.collect_params().items()]
+
+
+# Training
+
+
+def build_model(config, vocab, device):
+    """Return a model with seeded random weights and the word vectors attached to `vocab`.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    vocab : gluonnlp.Vocab
+        With an embedding set.
+    device : mxnet.Context
+
+    Returns
+    -------
+    SelfAttentiveBiLSTM
+    """
+    seed_everything(config.seed)
+    model = SelfAttentiveBiLSTM(**config.model_arguments(len(vocab)))
+    model.initialize(mx.init.Xavier(), ctx=device)
+    model.embedding.weight.set_data(vocab.embedding.idx_to_vec)
+    model.hybridize()
+    return model
+
+
+def build_objective(config, train_stars, device):
+    """Return the function that training makes small: ``(logits, attention, stars) -> loss``, each row a review.
+
+    Cross-entropy, weighted or not, plus the penalty: Lin et al. (2017), section 2.2.
+    """
+    weights = class_weights(train_stars) if config.class_weights == "auto" else config.class_weights
+    cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss() if weights is None else WeightedSoftmaxCE(weights)
+    cross_entropy.initialize(ctx=device)
+
+    def objective(logits, attention, stars):
+        loss = cross_entropy(logits, stars - 1)
+        if config.penalty_coefficient:
+            loss = loss + config.penalty_coefficient * diversity_penalty(attention, config.squared_penalty)
+        return loss
+
+    return objective
+
+
+class _Tally:
+    """Losses and predictions of an epoch, left on the device until they are asked for."""
+
+    def __init__(self):
+        self.losses, self.predictions, self.stars = [], [], []
+
+    def add(self, loss, logits, stars):
+        self.losses.append(loss.detach())
+        self.predictions.append(logits.detach().argmax(axis=1) + 1)
+        self.stars.append(stars)
+
+    def read(self, last=None):
+        """Return loss, stars and predictions of all batches, or of the last so many."""
+        parts = (self.losses, self.stars, self.predictions)
+        loss, stars, predictions = (nd.concat(*part[-last if last else 0 :], dim=0).asnumpy() for part in parts)
+        return float(loss.mean(dtype=np.float64)), stars.astype(int), predictions.astype(int)
+
+
+def scores(stars, predictions):
+    """Return ``{"accuracy", "weighted_f1"}`` of predicted stars."""
+    return {
+        "accuracy": float(accuracy_score(stars, predictions)),
+        "weighted_f1": float(f1_score(stars, predictions, average="weighted", zero_division=0)),
+    }
+
+
+def evaluate(model, batches, objective, device):
+    """Predict every review once, without dropout.
+
+    Returns
+    -------
+    loss : float
+        The mean of the objective over reviews.
+    stars, predictions : ndarray of int, shape (reviews,)
+        From 1 to 5, in the order of the batches.
+    """
+    tally = _Tally()
+    for batch in batches:
+        tokens, valid_length, stars = (array.as_in_context(device) for array in batch)
+        logits, attention = model(tokens, valid_length)
+        tally.add(objective(logits, attention, stars), logits, stars)
+    return tally.read()
+
+
+def train(config, run, model, objective, vocab, train_batches, valid_batches, device):
+    """Train, keep the best epoch, and leave the model with its weights.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    run : RunDirectory
+    model : SelfAttentiveBiLSTM
+    objective : callable
+        From `build_objective`.
+    vocab : gluonnlp.Vocab
+    train_batches, valid_batches : Batches
+    device : mxnet.Context
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row an epoch: ``epoch``, ``learning_rate``, ``train_loss``, ``train_accuracy``, ``train_weighted_f1``, the same of
+        ``valid_``, and ``seconds``. The best epoch is the one with the highest validation accuracy, the first if several have it.
+    """
+    trainer = gluon.Trainer(model.collect_params(), "adam", {"learning_rate": config.learning_rate})
+    run.begin(vocab)
+    done, history = 0, []
+    if (run.path / "checkpoint.params").exists():
+        done = restore(nd.load(str(run.path / "checkpoint.params")), model, trainer)
+        history = run.history()[:done]
+
+    trained = [parameter for parameter in model.collect_params().values() if parameter.grad_req != "null"]
+    steps = len(train_batches)
+    with tqdm(total=config.epochs * steps, initial=done * steps, desc="epoch", unit=" batches", mininterval=0.5) as bar:
+        for epoch in range(done + 1, config.epochs + 1):
+            if history and config.patience and epoch - 1 - _best(history)["epoch"] >= config.patience:
+                break
+            started = time.perf_counter()
+            seed_everything(epoch_seed(config.seed, epoch))
+            trainer.set_learning_rate(config.learning_rate * LEARNING_RATE_DECAY ** ((epoch - 1) // 2))
+            bar.set_description(f"epoch {epoch} of {config.epochs}")
+
+            tally = _Tally()
+            for number, batch in enumerate(train_batches, 1):
+                tokens, valid_length, stars = (array.as_in_context(device) for array in batch)
+                with mx.autograd.record():
+                    logits, attention = model(tokens, valid_length)
+                    loss = objective(logits, attention, stars)
+                    mean_loss = loss.mean()
+                mean_loss.backward()
+                if config.clip_norm:
+                    gradients = [parameter.grad() for parameter in trained]
+                    gluon.utils.clip_global_norm(gradients, config.clip_norm, check_isfinite=False)
+                trainer.step(1)
+                tally.add(loss, logits, stars)
+                if number % BATCHES_PER_READING == 0:
+                    recent_loss, recent_stars, predictions = tally.read(last=BATCHES_PER_READING)
+                    bar.set_postfix(
+                        loss=f"{recent_loss:.3f}", accuracy=f"{(recent_stars == predictions).mean():.3f}", refresh=False
+                    )
+                bar.update()
+
+            line = {"epoch": epoch, "learning_rate": trainer.learning_rate}
+            for part, (loss, stars, predictions) in (
+                ("train", tally.read()),
+                ("valid", evaluate(model, valid_batches, objective, device)),
+            ):
+                line[f"{part}_loss"] = loss
+                line |= {f"{part}_{name}": value for name, value in scores(stars, predictions).items()}
+            history.append(line | {"seconds": time.perf_counter() - started})
+            run.save_epoch(model, trainer, history, is_best=_best(history)["epoch"] == epoch)
+    model.load_parameters(str(run.path / "model.params"), ctx=device)
+    return pd.DataFrame(history)
+
+
+def epoch_seed(seed, epoch):
+    """Return the seed of an epoch. Each epoch has its own, so that a resumed run draws what an unbroken one would have drawn."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0] >> 1)
+
+
+def _best(history):
+    return max(history, key=lambda line: line["valid_accuracy"])
+
+
+# Results
+
+
+def baselines(train_reviews, valid_reviews):
+    """Score what any model has to beat, on the same held-out reviews.
+
+    Parameters
+    ----------
+    train_reviews, valid_reviews : DataFrame
+        With ``text`` and ``stars``.
+
+    Returns
+    -------
+    dict
+        ``majority`` (always the commonest star of the training reviews) and ``tfidf`` (logistic regression on TF-IDF of one and
+        two words), each a dict from `scores`.
+    """
+    stars = train_reviews["stars"]
+    if stars.nunique() == 1:  # nothing to regress
+        tfidf = DummyClassifier()
+    else:
+        # Punctuation counts, as it does for the model; 50 000 terms, so that half a million long reviews fit into memory.
+        terms = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", max_features=50_000)
+        tfidf = make_pipeline(terms, LogisticRegression(C=3, max_iter=1000))
+    found = {}
+    for name, classifier in tqdm(
+        {"majority": DummyClassifier(), "tfidf": tfidf}.items(), desc="baselines", leave=False
+    ):
+        classifier.fit(train_reviews["text"].tolist(), stars)
+        found[name] = scores(valid_reviews["stars"], classifier.predict(valid_reviews["text"].tolist()))
+    return found
+
+
+def write_metrics(run, history, stars, predictions, baseline_scores, train_size, device, seconds):
+    """Write ``metrics.json`` and return it.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    history : DataFrame
+        From `train`.
+    stars, predictions : ndarray of int, shape (valid_size,)
+        Of the best epoch.
+    baseline_scores : dict
+        From `baselines`.
+    train_size : int
+    device : mxnet.Context
+    seconds : float
+        Of the whole run so far.
+
+    Returns
+    -------
+    dict
+    """
+    metrics = scores(stars, predictions)
+    metrics["confusion_matrix"] = confusion_matrix(stars, predictions, labels=STARS).tolist()
+    for name, values in baseline_scores.items():
+        metrics |= {f"{name}_{score}": value for score, value in values.items()}
+    metrics |= {
+        "epochs": len(history),
+        "best_epoch": int(history.loc[history["valid_accuracy"].idxmax(), "epoch"]),
+        "train_size": train_size,
+        "valid_size": len(stars),
+        "seconds": round(seconds, 1),
+        "device": str(device),
+        "seed": run.config.seed,
+    }
+    write_text(run.path / "metrics.json", json.dumps(metrics, indent=2))
+    return metrics

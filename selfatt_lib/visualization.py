@@ -1,0 +1,189 @@
+"""Pictures of a run: where the model looked, how it learned, what it confused. NumPy in; no MXNet."""
+
+from html import escape
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+# Readable in print, in dark mode, and to colour-blind readers: one hue that only changes in lightness, and two far apart.
+SEQUENTIAL = "cividis_r"
+TRAIN, HELD_OUT = "#0072B2", "#D55E00"
+
+STYLE = """
+.selfatt { font-family: Georgia, 'Times New Roman', serif; line-height: 1.9; max-width: 46em; margin: 0 auto; padding: 0 1em; }
+.selfatt article { margin: 1.6em 0; padding-bottom: 1em; border-bottom: 1px solid rgba(128, 128, 128, .35); }
+.selfatt h2, .selfatt .hop, .selfatt summary { font: 600 .85em/1.6 system-ui, sans-serif; margin: 0 0 .3em; }
+.selfatt .hop { font-weight: 400; opacity: .75; margin-right: .6em; }
+.selfatt p { margin: .2em 0; }
+.selfatt mark { color: inherit; background: rgba(230, 126, 0, var(--a)); border-radius: .2em; padding: .1em .12em; }
+.selfatt mark.unknown { text-decoration: underline dotted; }
+@media print { .selfatt mark { -webkit-print-color-adjust: exact; print-color-adjust: exact; } }
+"""
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+</head>
+<body>
+<h1 style="font: 600 1.4em system-ui, sans-serif; max-width: 33em; margin: 1em auto; padding: 0 .7em">{title}</h1>
+{body}
+</body>
+</html>
+"""
+
+
+def attention_heatmap(attention, tokens, ax=None):
+    """Draw hops × tokens, the tutorial's picture.
+
+    Parameters
+    ----------
+    attention : ndarray, shape (hops, tokens)
+    tokens : list of str
+    ax : matplotlib.axes.Axes, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        There are not as many tokens as columns.
+    """
+    attention = np.asarray(attention)
+    if attention.ndim != 2 or attention.shape[1] != len(tokens):
+        raise ValueError(
+            f"attention must have the shape (hops, {len(tokens)}), a column for each token; got {attention.shape}"
+        )
+    hops = len(attention)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(1.6 + 0.62 * len(tokens), 1.2 + 0.42 * hops), layout="constrained")
+    sns.heatmap(
+        attention,
+        ax=ax,
+        cmap=SEQUENTIAL,
+        vmin=0,
+        annot=len(tokens) <= 15,
+        fmt=".2f",
+        annot_kws={"size": 8},
+        linewidths=0.5,
+        xticklabels=tokens,
+        yticklabels=[f"hop {hop}" for hop in range(1, hops + 1)],
+        cbar_kws={"label": "attention"},
+    )
+    ax.tick_params(axis="x", rotation=45)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def attention_html(predictions, stars=None, title="Where the model looked", page=True):
+    """Shade the words of reviews by attention, summed over the hops and hop by hop.
+
+    Parameters
+    ----------
+    predictions : list of Prediction
+        Anything with ``stars``, ``probabilities``, ``tokens``, ``known`` and ``attention``.
+    stars : sequence of int, optional
+        The stars that the reviewers gave.
+    title : str
+    page : bool, default True
+        A whole document, or False for a part that a notebook shows.
+
+    Returns
+    -------
+    str
+        HTML without scripts and without anything to fetch. Every text in it is escaped.
+    """
+    articles = []
+    for number, prediction in enumerate(predictions):
+        given = "" if stars is None else f" · given: {_stars(stars[number])}"
+        probability = prediction.probabilities[prediction.stars - 1]
+        hops = "".join(
+            f'<p><span class="hop">hop {hop}</span>{_shaded(prediction, weights)}</p>'
+            for hop, weights in enumerate(prediction.attention, 1)
+        )
+        articles.append(
+            f"<article><h2>predicted: {_stars(prediction.stars)} with probability {probability:.2f}{given}</h2>"
+            f"<p>{_shaded(prediction, prediction.attention.sum(axis=0))}</p>"
+            f"<details><summary>hop by hop</summary>{hops}</details></article>"
+        )
+    body = f'<style>{STYLE}</style><div class="selfatt">{"".join(articles)}</div>'
+    return PAGE.format(title=escape(title), body=body) if page else body
+
+
+def _stars(stars):
+    stars = int(stars)
+    return f'<span aria-label="{stars} of 5 stars">{"★" * stars}{"☆" * (5 - stars)}</span>'
+
+
+def _shaded(prediction, weights):
+    """Mark each token, the one with the most weight darkest."""
+    shades = np.asarray(weights) / max(float(np.max(weights)), 1e-12)
+    return " ".join(
+        f'<mark{"" if known else " class=unknown"} style="--a:{0.85 * shade:.2f}" title="{weight:.3f}">{escape(token)}</mark>'
+        for token, known, shade, weight in zip(prediction.tokens, prediction.known, shades, weights)
+    )
+
+
+def plot_history(history):
+    """Draw loss and accuracy by epoch, in training and on the held-out reviews.
+
+    Parameters
+    ----------
+    history : DataFrame
+        From `train`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    for ax, quantity in zip(axes, ("loss", "accuracy")):
+        ax.plot(history["epoch"], history[f"train_{quantity}"], "o-", color=TRAIN, label="training")
+        ax.plot(history["epoch"], history[f"valid_{quantity}"], "s--", color=HELD_OUT, label="held out")
+        ax.set(xlabel="epoch", ylabel=quantity)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(alpha=0.3)
+    best = history.loc[history["valid_accuracy"].idxmax()]
+    axes[1].plot(best["epoch"], best["valid_accuracy"], "o", ms=13, mfc="none", color=HELD_OUT, label="kept")
+    axes[1].legend()
+    return figure
+
+
+def plot_confusion(matrix):
+    """Draw a confusion matrix: counts, coloured by their share of the row.
+
+    Parameters
+    ----------
+    matrix : array of int, shape (5, 5)
+        Rows: given stars. Columns: predicted stars.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    matrix = np.asarray(matrix)
+    stars = range(1, len(matrix) + 1)
+    _, ax = plt.subplots(figsize=(4.4, 3.6), layout="constrained")
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    sns.heatmap(
+        shares,
+        ax=ax,
+        cmap=SEQUENTIAL,
+        vmin=0,
+        vmax=1,
+        annot=matrix,
+        fmt="d",
+        linewidths=0.5,
+        xticklabels=stars,
+        yticklabels=stars,
+        cbar_kws={"label": "share of the given stars"},
+    )
+    ax.set(xlabel="predicted stars", ylabel="given stars")
+    ax.tick_params(axis="y", rotation=0)
+    return ax

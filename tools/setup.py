@@ -1,0 +1,85 @@
+"""Make .venv from requirements.lock: ``python3 tools/setup.py``. Does nothing when that was done and the lock has not changed.
+
+Runs on any Python 3 without anything installed, so that it can say what is missing.
+"""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+LOCK = ROOT / "requirements.lock"
+STAMP = VENV / "installed.sha256"
+
+# Needed by pip to build GluonNLP, which comes as source, so they are installed first.
+BUILD_TOOLS = ("pip", "setuptools", "wheel", "cython")
+
+
+def problem():
+    """Return why the environment cannot be made on this machine, in one sentence, or None."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        found = platform.python_version()
+        return f"Python 3.11, 3.12 or 3.13 is needed and {sys.executable} is {found}: install one, or name it with 'make PYTHON=python3.12 ...'."
+    system, machine = platform.system(), platform.machine()
+    if (system, machine) == ("Darwin", "arm64"):
+        return "MXNet was never built for Apple silicon: use a Linux machine, Colab, or a Linux x86-64 container."
+    if (system, machine) not in (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64")):
+        return f"MXNet has no wheel for {system} on {machine}: use Linux on x86-64 or aarch64, or macOS on Intel."
+    if system == "Linux" and platform.libc_ver()[0] != "glibc":
+        return "MXNet's wheels need glibc and this Linux has another C library (Alpine?): use Debian, Ubuntu, Fedora or the like."
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    if shutil.which(compiler.split()[0]) is None:
+        return "GluonNLP is compiled at set-up and there is no C compiler: install one (on Debian: apt install gcc; on macOS: xcode-select --install)."
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return f"GluonNLP is compiled at set-up and the headers of {sys.executable} are missing: install them (on Debian: apt install python3-dev)."
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        return f"{sys.executable} cannot make virtual environments: install the missing part (on Debian: apt install python3-venv)."
+    return None
+
+
+def fingerprint():
+    """Return what the environment was made from."""
+    return hashlib.sha256(LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+
+
+def requirements(lock, names):
+    """Return the entries of a lock, hashes included, that belong to the named packages."""
+    entries = re.split(r"\n(?=\S)", lock)
+    return "\n".join(entry for entry in entries if re.split(r"[=\s]", entry, maxsplit=1)[0] in names)
+
+
+def main():
+    if STAMP.is_file() and STAMP.read_text() == fingerprint():
+        return None
+    if reason := problem():
+        return f"set-up: {reason}"
+    print("set-up: installing into .venv (one to three minutes)", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+    build = VENV / "build-tools.txt"
+    build.write_text(requirements(LOCK.read_text(), BUILD_TOOLS))
+    install = [VENV / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]
+    locked = [*install, "--require-hashes", "--no-build-isolation"]
+    steps = (
+        [*locked, "-r", build],
+        [*locked, "-r", LOCK],
+        [*install, "--no-build-isolation", "--quiet", "--editable", ROOT],
+    )
+    for step in steps:
+        if subprocess.run(step).returncode:
+            return "set-up: pip failed, see above; nothing outside .venv was changed. Run the command again to go on."
+    STAMP.write_text(fingerprint())
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
