@@ -34,7 +34,7 @@ def diversity_penalty(attention, squared=True):
     2.0
     """
     overlap = nd.batch_dot(attention, attention, transpose_b=True)  # (batch, hops, hops)
-    difference = overlap - nd.eye(attention.shape[1], ctx=attention.context)
+    difference = overlap - nd.eye(attention.shape[1], ctx=attention.context, dtype=attention.dtype)
     total = nd.sum(difference**2, axis=(1, 2))
     # The square root has no derivative at 0, where the plain norm's subgradient 0 is taken.
     return total if squared else nd.where(total > 0, nd.sqrt(nd.maximum(total, 1e-12)), nd.zeros_like(total))

@@ -7,7 +7,7 @@ import numpy as np
 import seaborn as sns
 
 # Readable in print, in dark mode, and to colour-blind readers: one hue that only changes in lightness, and two far apart.
-SEQUENTIAL = "cividis_r"
+SEQUENTIAL = "Blues"
 TRAIN, HELD_OUT = "#0072B2", "#D55E00"
 
 STYLE = """

@@ -39,7 +39,12 @@ class Batches:
 
     def __init__(self, encoded, stars, vocab, batch_size=64, num_buckets=10, bucket_ratio=0.5, shuffle=False):
         self.encoded, self.stars = encoded, np.asarray(stars, dtype=np.float32)
-        self.bucketing = dict(batch_size=batch_size, num_buckets=num_buckets, ratio=bucket_ratio, shuffle=shuffle)
+        self.bucketing = {
+            "batch_size": batch_size,
+            "num_buckets": num_buckets,
+            "ratio": bucket_ratio,
+            "shuffle": shuffle,
+        }
         pad = _batchify.Pad(axis=0, pad_val=vocab[vocab.padding_token], ret_length=True, dtype="int32")
         self.batchify = _batchify.Tuple(pad, _batchify.Stack("float32"))
         self.num_batches = len(self.sampler())

@@ -4,7 +4,6 @@ A source is read in chunks, each checked as it comes, so that a file of millions
 """
 
 import csv
-import io
 import json
 import os
 import subprocess
@@ -165,7 +164,9 @@ def _read_file(path):
     readers = {".json": _read_json, ".jsonl": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
     name, total = path.name, path.stat().st_size
     with open(path, "rb") as stream:
-        if zipfile.is_zipfile(stream):
+        is_archive = zipfile.is_zipfile(stream)
+        stream.seek(0)
+        if is_archive:
             archive = zipfile.ZipFile(stream)
             members = [member for member in archive.infolist() if not member.is_dir()]
             if len(members) != 1:
@@ -223,13 +224,13 @@ def _parse(line, path, number=None):
 
 
 def _read_csv(stream, path, total):
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     try:
         # Nothing but an empty field is missing: "NA" and "null" are words that a review may consist of.
-        table = pd.read_csv(text, chunksize=CHUNK, dtype=str, keep_default_na=False)
-        for chunk in table:
-            _require(chunk, NEEDED, path)
-            yield chunk[NEEDED], min(stream.tell() / total, 1.0)
+        options = {"encoding": "utf-8-sig", "chunksize": CHUNK, "dtype": str, "keep_default_na": False}
+        with pd.read_csv(stream, **options) as table:
+            for chunk in table:
+                _require(chunk, NEEDED, path)
+                yield chunk[NEEDED], min(stream.tell() / total, 1.0)
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path} is empty; expected a header with the columns text and stars") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
@@ -336,7 +337,7 @@ def _read_yelp_review_full():
     from huggingface_hub import hf_hub_download
 
     try:
-        path = hf_hub_download(**YELP, cache_dir=cache_dir() / "hub")
+        path = hf_hub_download(**YELP, cache_dir=cache_dir() / "hub", tqdm_class=tqdm)
     except Exception as error:
         raise RuntimeError(f"yelp-review-full could not be fetched from the Hugging Face hub: {error}") from error
     with open(path, "rb") as stream:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import joblib
 import numpy as np
 import pandas as pd
-import pooch
 import spacy
 from tqdm import tqdm
 
@@ -196,6 +195,8 @@ def _packaged_glove(name, wanted):
 
 
 def _downloaded_glove(name, wanted):
+    import pooch
+
     archive = pooch.create(cache_dir(), retry_if_failed=3, **GLOVE_ARCHIVE)
     try:
         path = archive.fetch("glove.6B.zip", downloader=pooch.HTTPDownloader(progressbar=True))

@@ -1,0 +1,79 @@
+import random
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+
+from selfatt_lib.data import Batches, build_vocab, load_glove, split_reviews, tokenize_all
+from selfatt_lib.runtime import mx
+from selfatt_lib.training import RunDirectory, TrainingConfig, build_model, build_objective, train
+
+mpl.use("agg")
+
+OPINIONS = {
+    1: "awful broken waste",
+    2: "bad dull weak",
+    3: "average mixed plain",
+    4: "good solid nice",
+    5: "superb perfect love",
+}
+
+
+def make_reviews(size, seed=0):
+    """Reviews of 3 to 30 words of which some tell the stars."""
+    rng = random.Random(seed)
+    stars = [rng.choice([1, 2, 3, 4, 5, 5]) for _ in range(size)]
+    texts = [
+        " ".join(
+            rng.choices(["the", "film", "was", "a", "story", "and", "I", *OPINIONS[star].split()], k=rng.randint(3, 30))
+        )
+        for star in stars
+    ]
+    return pd.DataFrame({"text": texts, "stars": stars})
+
+
+SMALL = {
+    "valid_size": 60,
+    "hidden_size": 6,
+    "attention_units": 5,
+    "attention_hops": 2,
+    "classifier_units": 8,
+    "batch_size": 16,
+    "num_buckets": 3,
+    "epochs": 3,
+}
+
+
+def prepare(run_dir, reviews=None, **parameters):
+    """Do what the training notebook does up to the training, on a small scale."""
+    config = TrainingConfig(run_dir=str(run_dir), **{**SMALL, **parameters})
+    run = RunDirectory(config)
+    device = mx.cpu()
+    reviews = make_reviews(300) if reviews is None else reviews
+    train_reviews, valid_reviews = split_reviews(reviews, config.valid_size, config.train_size, config.seed)
+    train_tokens, valid_tokens = (
+        tokenize_all(part["text"], config.max_tokens, config.lower) for part in (train_reviews, valid_reviews)
+    )
+    vocab = build_vocab(train_tokens, config.vocab_size)
+    vocab.set_embedding(load_glove(config.embedding, vocab.idx_to_token))
+    bucketing = {name: getattr(config, name) for name in ("batch_size", "num_buckets", "bucket_ratio")}
+    train_batches = Batches(train_tokens.encode(vocab), train_reviews["stars"], vocab, shuffle=True, **bucketing)
+    valid_batches = Batches(valid_tokens.encode(vocab), valid_reviews["stars"], vocab, **bucketing)
+    model = build_model(config, vocab, device)
+    objective = build_objective(config, train_reviews["stars"], device)
+    return SimpleNamespace(**locals())
+
+
+def fit(prepared):
+    """Do the training itself; return its history."""
+    p = prepared
+    return train(p.config, p.run, p.model, p.objective, p.vocab, p.train_batches, p.valid_batches, p.device)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A finished small run."""
+    prepared = prepare(tmp_path_factory.mktemp("runs") / "small", learning_rate=0.02)
+    prepared.history = fit(prepared)
+    return prepared

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from test_model import check_gradient
+
+from selfatt_lib.penalty import WeightedSoftmaxCE, class_weights, diversity_penalty
+from selfatt_lib.runtime import mx
+
+nd = mx.nd
+
+
+def test_hops_on_tokens_of_their_own_cost_nothing():
+    attention = nd.array([[[1, 0, 0], [0, 0, 1]]])
+    assert diversity_penalty(attention).asscalar() == 0
+    assert diversity_penalty(attention, squared=False).asscalar() == 0
+
+
+def test_equal_hops_cost_what_one_computes_by_hand():
+    """Two hops (½, ½, 0): AAᵀ is ½ everywhere, AAᵀ − I has four entries of ½ in size, the sum of their squares is 1."""
+    attention = nd.array([[[0.5, 0.5, 0], [0.5, 0.5, 0]]])
+    np.testing.assert_allclose(diversity_penalty(attention).asnumpy(), [1.0])
+    attention = nd.array([[[1, 0], [1, 0], [1, 0]]])  # six entries of 1 off the diagonal
+    np.testing.assert_allclose(diversity_penalty(attention).asnumpy(), [6.0])
+    np.testing.assert_allclose(diversity_penalty(attention, squared=False).asnumpy(), [np.sqrt(6)], rtol=1e-6)
+
+
+def test_each_review_has_its_own_penalty_and_padding_adds_none():
+    attention = np.random.default_rng(0).dirichlet(np.ones(5), size=(4, 3))
+    expected = [np.linalg.norm(a @ a.T - np.eye(3)) ** 2 for a in attention]
+    padded = np.concatenate([attention, np.zeros((4, 3, 2))], axis=-1)
+    np.testing.assert_allclose(diversity_penalty(nd.array(attention)).asnumpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(diversity_penalty(nd.array(padded)).asnumpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_the_penaltys_gradient_is_right(squared):
+    attention = np.random.default_rng(0).dirichlet(np.ones(4), size=(2, 3))
+    check_gradient(lambda a: diversity_penalty(a, squared).sum(), attention)
+
+
+def test_the_plain_norm_has_a_gradient_where_the_penalty_is_zero():
+    attention = nd.array([[[1, 0], [0, 1]]])
+    attention.attach_grad()
+    with mx.autograd.record():
+        penalty = diversity_penalty(attention, squared=False).sum()
+    penalty.backward()
+    assert np.isfinite(attention.grad.asnumpy()).all()
+
+
+def test_weights_scale_the_loss_of_their_class():
+    logits = nd.array(np.random.default_rng(0).normal(size=(6, 3)))
+    labels = nd.array([0, 1, 2, 2, 1, 0])
+    plain = mx.gluon.loss.SoftmaxCrossEntropyLoss()(logits, labels).asnumpy()
+    weighted = WeightedSoftmaxCE([3.0, 1.0, 0.5])
+    weighted.initialize()
+    np.testing.assert_allclose(weighted(logits, labels).asnumpy(), plain * [3, 1, 0.5, 0.5, 1, 3], rtol=1e-5)
+
+
+def test_the_weighted_losss_gradient_is_right():
+    loss = WeightedSoftmaxCE([3.0, 1.0, 0.5])
+    loss.initialize()
+    loss.cast("float64")
+    labels = nd.array([0, 2], dtype="float64")
+    check_gradient(lambda logits: loss(logits, labels).sum(), np.random.default_rng(0).normal(size=(2, 3)))
+
+
+def test_class_weights_are_the_tutorials_from_such_counts():
+    """The tutorial's [3.0, 5.3, 4.0, 2.0, 1.0] are the commonest count over each count."""
+    counts = [20_000, 11_300, 15_000, 30_000, 60_000]
+    stars = np.repeat([1, 2, 3, 4, 5], counts)
+    assert class_weights(stars) == [3.0, 5.3, 4.0, 2.0, 1.0]
+
+
+def test_a_class_without_reviews_has_a_finite_weight():
+    assert class_weights([5, 5]) == [1.0] * 5
+
+
+def test_class_weights_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="at least one review"):
+        class_weights([])
