@@ -1,89 +1,80 @@
 """The command ``selfatt``: use a trained run from the shell."""
 
-import argparse
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
+import click
 
-def main(arguments=None):
-    """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(prog="selfatt", description="Use a trained run.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    predict = commands.add_parser(
-        "predict", help="predict the stars of texts", description="Predict the stars of texts."
-    )
-    predict.add_argument("run", help="run directory, for example runs/quick")
-    predict.add_argument("texts", nargs="*", help="reviews; without any, one a line is read from standard input")
-    predict.add_argument(
-        "--json", action="store_true", help="print JSON lines with probabilities, tokens and attention"
-    )
-    predict.set_defaults(action=_predict)
-
-    summary = commands.add_parser("summary", help="print what a run reached", description="Print what a run reached.")
-    summary.add_argument("run", help="run directory, for example runs/quick")
-    summary.set_defaults(action=_summary)
-
-    options = parser.parse_args(arguments)
+@contextmanager
+def one_sentence():
+    """Turn the library's errors into the command's."""
     try:
-        options.action(options)
+        yield
     except (OSError, ValueError, RuntimeError) as error:
-        print(f"selfatt: {error}", file=sys.stderr)
-        return 1
-    return 0
+        raise click.ClickException(str(error)) from error
 
 
-def _predict(options):
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main():
+    """Use a trained run."""
+
+
+@main.command()
+@click.argument("run")
+@click.argument("texts", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines with probabilities, tokens and attention.")
+def predict(run, texts, as_json):
+    """Predict the stars of TEXTS with the run directory RUN, for example runs/quick.
+
+    Without TEXTS, one a line is read from standard input.
+    """
     from selfatt_lib.prediction import Classifier
 
-    classifier = Classifier.load(options.run)
-    texts = options.texts or [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-    for prediction in classifier.predict(texts):
-        if options.json:
-            print(
-                json.dumps(
-                    {
-                        "text": prediction.text,
-                        "stars": prediction.stars,
-                        "probabilities": prediction.probabilities.round(6).tolist(),
-                        "tokens": prediction.tokens,
-                        "attention": prediction.attention.round(6).tolist(),
-                    },
-                    ensure_ascii=False,
-                )
-            )
+    with one_sentence():
+        classifier = Classifier.load(run)
+        texts = texts or [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+        predictions = classifier.predict(texts)
+    for prediction in predictions:
+        if as_json:
+            line = {
+                "text": prediction.text,
+                "stars": prediction.stars,
+                "probabilities": prediction.probabilities.round(6).tolist(),
+                "tokens": prediction.tokens,
+                "attention": prediction.attention.round(6).tolist(),
+            }
+            click.echo(json.dumps(line, ensure_ascii=False))
         else:
             stars = "★" * prediction.stars + "☆" * (5 - prediction.stars)
-            print(f"{stars}  {prediction.probabilities.max():.2f}  {prediction.text}")
+            click.echo(f"{stars}  {prediction.probabilities.max():.2f}  {prediction.text}")
 
 
-def _summary(options):
-    run = Path(options.run)
-    try:
-        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{options.run!r} holds no finished run: it has no metrics.json") from None
-    rows = {
-        "self-attentive BiLSTM": (metrics["accuracy"], metrics["weighted_f1"]),
-        "TF-IDF + logistic regression": (metrics["tfidf_accuracy"], metrics["tfidf_weighted_f1"]),
-        "always the commonest star": (metrics["majority_accuracy"], metrics["majority_weighted_f1"]),
-    }
-    print(
-        f"\n{metrics['valid_size']:,} held-out reviews, {metrics['train_size']:,} trained on".ljust(48)
-        + "accuracy  weighted F1"
+@main.command()
+@click.argument("run")
+def summary(run):
+    """Print what the run directory RUN reached."""
+    folder = Path(run)
+    with one_sentence():
+        if not (folder / "metrics.json").is_file():
+            raise FileNotFoundError(f"{run!r} holds no finished run: it has no metrics.json")
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+    heading = f"{metrics['valid_size']:,} held-out reviews, {metrics['train_size']:,} trained on"
+    click.echo(f"\n{heading:<48}accuracy  weighted F1")
+    for name, prefix in (
+        ("self-attentive BiLSTM", ""),
+        ("TF-IDF + logistic regression", "tfidf_"),
+        ("always the commonest star", "majority_"),
+    ):
+        click.echo(f"  {name:<46}{metrics[prefix + 'accuracy']:8.3f}{metrics[prefix + 'weighted_f1']:13.3f}")
+    click.echo(
+        f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was the best; "
+        f"{metrics['seconds']:.0f} s on {metrics['device']}, seed {metrics['seed']}"
     )
-    for name, (accuracy, weighted_f1) in rows.items():
-        print(f"  {name:<46}{accuracy:8.3f}{weighted_f1:13.3f}")
-    print(
-        f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was the best; {metrics['seconds']:.0f} s on {metrics['device']}, seed {metrics['seed']}"
-    )
-    files = {"executed notebook": "training.ipynb", "attention": "attention.html"}
-    for name, file in files.items():
-        if (run / file).exists():
-            print(f"{name:<20}{run / file}")
-    print(f'try next            {Path(sys.argv[0])} predict {options.run} "The food was great."')
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    for name, file in (("executed notebook", "training.ipynb"), ("attention", "attention.html")):
+        if (folder / file).exists():
+            click.echo(f"{name:<20}{folder / file}")
+    click.echo(f'try next            .venv/bin/selfatt predict {run} "The food was great."')

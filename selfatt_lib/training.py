@@ -344,7 +344,6 @@ def restore(state, model, trainer):
     """Put a checkpoint back into a model and its trainer, and return its epoch."""
     for name, parameter in _named_parameters(model):
         parameter.set_data(state[f"weight:{name}"])
-    trainer._init_params()
     updater, optimizer = trainer._updaters[0], trainer._optimizer
     optimizer.num_update = int(state["step"].asscalar())
     for name in state:

@@ -5,9 +5,9 @@ import zipfile
 import numpy as np
 import pytest
 import spacy
-from conftest import make_reviews
 from servers import serve, sha256
 
+from conftest import make_reviews
 from selfatt_lib.data import Batches, build_vocab, coverage, load_glove, load_reviews, text, tokenize, tokenize_all
 from selfatt_lib.runtime import seed_everything
 

@@ -1,0 +1,183 @@
+"""nbval compares the outputs of the chapters; here we check what it does not see."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from conftest import SMALL, make_reviews
+from selfatt_lib.training import TrainingConfig
+
+ROOT = Path(__file__).parent.parent
+CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+EXEMPT = {"nbval-ignore-output", "nbval-skip", "nbval-raises-exception"}
+MACHINE = re.compile(r"/(home|root|Users|tmp|work|var|opt|usr)/\w|[A-Z]:\\\\")
+
+
+def code_cells(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def problems(path):
+    """Return what is wrong with a stored notebook: list of str."""
+    cells = code_cells(path)
+    found = []
+    counts = [cell.execution_count for cell in cells]
+    if counts != list(range(1, len(cells) + 1)):
+        found.append(f"{path.name} was not executed from top to bottom: {counts}")
+    for number, cell in enumerate(cells, 1):
+        for output in cell.outputs:
+            if output.output_type == "error":
+                found.append(f"{path.name}, cell {number}: an error is stored: {output.ename}")
+            if output.get("name") == "stderr":
+                found.append(f"{path.name}, cell {number}: text on stderr is stored: {output.text[:80]!r}")
+            if here := MACHINE.search(json.dumps({key: value for key, value in output.items() if key != "metadata"})):
+                found.append(f"{path.name}, cell {number}: a path of the machine is stored: {here.group()!r}")
+    exempt = [
+        number
+        for number, cell in enumerate(cells, 1)
+        if EXEMPT & {tag.lower() for tag in cell.metadata.get("tags", [])}
+    ]
+    exempt += [
+        number for number, cell in enumerate(cells, 1) if re.search(r"#\s*NBVAL_(IGNORE|SKIP|RAISES)", cell.source)
+    ]
+    if len(set(exempt)) * 10 > len(cells):
+        found.append(f"{path.name}: cells {exempt} of {len(cells)} are not compared; one in ten may be")
+    return found
+
+
+def test_there_are_chapters():
+    assert "training.ipynb" in [path.name for path in CHAPTERS]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
+def test_a_chapter_is_stored_as_it_ran(path):
+    assert problems(path) == []
+
+
+def cell(**changes):
+    return nbformat.v4.new_code_cell(**({"source": "1", "execution_count": 1} | changes))
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([cell(execution_count=None)], "was not executed from top to bottom"),
+        ([cell(), cell(execution_count=3)], "was not executed from top to bottom"),
+        ([cell(outputs=[nbformat.v4.new_output("error", ename="ValueError")])], "an error is stored: ValueError"),
+        ([cell(outputs=[nbformat.v4.new_output("stream", name="stderr", text="50%")])], "text on stderr"),
+        ([cell(outputs=[nbformat.v4.new_output("stream", name="stdout", text="/home/me/x")])], "a path of the machine"),
+        ([cell(metadata={"tags": ["nbval-ignore-output"]})], "are not compared"),
+        ([cell(source="# NBVAL_IGNORE_OUTPUT\n1")], "are not compared"),
+    ],
+)
+def test_a_chapter_that_is_not_as_it_ran_is_found(cells, message, tmp_path):
+    path = tmp_path / "chapter.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    assert len(problems(path)) == 1
+    assert message in problems(path)[0]
+    assert "chapter.ipynb" in problems(path)[0]
+
+
+# Parameters
+
+
+def notebook_parameters():
+    cell = next(
+        cell for cell in code_cells(ROOT / "book" / "training.ipynb") if "parameters" in cell.metadata.get("tags", [])
+    )
+    assignments = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
+
+
+def load_parameters(name):
+    return yaml.safe_load((ROOT / "book" / "parameters" / f"{name}.yaml").read_text())
+
+
+def test_the_notebooks_parameters_are_the_configurations_fields_and_defaults():
+    assert notebook_parameters() == asdict(TrainingConfig())
+
+
+def test_the_quick_parameters_are_the_defaults():
+    assert TrainingConfig(**load_parameters("quick")) == TrainingConfig()
+
+
+def test_the_tutorials_parameters_are_the_tutorials():
+    config = TrainingConfig(**load_parameters("tutorial"))
+    assert (config.train_size, config.valid_size, config.max_tokens, config.vocab_size) == (198_000, 2_000, 100, 10_000)
+    assert (config.num_layers, config.hidden_size, config.attention_units, config.attention_hops) == (2, 300, 300, 2)
+    assert (config.classifier_units, config.dropout, config.pooling) == (512, 0.5, "flatten")
+    assert (config.penalty_coefficient, config.clip_norm, config.class_weights) == (0.1, 0.5, "auto")
+    assert (config.batch_size, config.num_buckets, config.bucket_ratio) == (64, 10, 0.5)
+    assert (config.epochs, config.learning_rate) == (4, 0.001)
+    assert (config.embedding, config.train_embedding) == ("glove.6B.300d", False)
+
+
+def test_the_papers_parameters_are_the_papers():
+    config = TrainingConfig(**load_parameters("paper"))
+    assert (config.hidden_size, config.attention_units, config.attention_hops) == (300, 350, 30)
+    assert (config.classifier_units, config.penalty_coefficient, config.dropout) == (3000, 1.0, 0.5)
+
+
+# papermill
+
+
+def papermill(tmp_path, *parameters):
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(ROOT / "book" / "training.ipynb"),
+        "out.ipynb",
+        "--no-progress-bar",
+    ]
+    for name, value in (parameter.split("=") for parameter in parameters):
+        command += ["-p", name, value]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    reviews = make_reviews(400)
+    content = json.dumps({"texts": reviews["text"].tolist(), "labels": reviews["stars"].tolist()})
+    with zipfile.ZipFile(tmp_path / "reviews.json.zip", "w") as archive:
+        archive.writestr("reviews.json", content)
+    return tmp_path
+
+
+def test_papermill_trains_on_the_tutorials_kind_of_file_and_leaves_a_run(archive):
+    small = [f"{name}={value}" for name, value in SMALL.items()]
+    done = papermill(archive, *small, "dataset=reviews.json.zip", "pooling=mean", "epochs=2", "run_dir=runs/mine")
+    assert done.returncode == 0, done.stderr
+    run = archive / "runs" / "mine"
+    expected = "attention.html checkpoint.params config.json metrics.json metrics.jsonl model.params vocab.json"
+    assert sorted(path.name for path in run.iterdir()) == expected.split()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["epochs"], metrics["train_size"], metrics["valid_size"]) == (2, 340, 60)
+    config = json.loads((run / "config.json").read_text())
+    assert config["model"]["pooling"] == "mean"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ("epohcs=2", "there is no parameter 'epohcs'; did you mean 'epochs'?"),
+        ("epochs=two", "epochs must be a whole number of at least 1; got 'two'"),
+        ("pooling=prune", "pooling='prune' needs prune_p and prune_q (for example 150 and 10); got None and None"),
+    ],
+)
+def test_a_wrong_parameter_stops_papermill_before_any_work(parameter, message, tmp_path):
+    failed = papermill(tmp_path, parameter)
+    assert failed.returncode != 0
+    assert message in failed.stderr
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,90 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from conftest import make_reviews
+from selfatt_lib.data import tokenize
+from selfatt_lib.prediction import Classifier
+from selfatt_lib.training import evaluate
+
+
+@pytest.fixture(scope="module")
+def classifier(trained):
+    return Classifier.load(trained.run.path, "cpu")
+
+
+def test_a_loaded_run_predicts_as_the_trained_model_did(trained, classifier):
+    _, stars, predictions = evaluate(trained.model, trained.valid_batches, trained.objective, trained.device)
+    loaded = classifier.predict(trained.valid_reviews["text"])
+    right = np.mean([p.stars == star for p, star in zip(loaded, trained.valid_reviews["stars"])])
+    assert right == np.mean(stars == predictions)
+
+
+def test_predictions_come_in_the_order_of_the_texts_and_do_not_depend_on_company(classifier):
+    texts = make_reviews(50, seed=3)["text"].tolist()
+    together = classifier.predict(texts, batch_size=7)
+    assert [p.text for p in together] == texts
+    for text, prediction in list(zip(texts, together))[:10]:
+        alone = classifier.predict([text])[0]
+        assert alone.stars == prediction.stars
+        np.testing.assert_allclose(alone.probabilities, prediction.probabilities, atol=1e-5)
+        np.testing.assert_allclose(alone.attention, prediction.attention, atol=1e-5)
+
+
+def test_a_prediction_is_complete(classifier, trained):
+    text = "The film was superb, I love qqzzx"
+    prediction = classifier.predict([text])[0]
+    assert prediction.tokens == tokenize(text)
+    assert prediction.known.tolist() == [token in trained.vocab for token in prediction.tokens]
+    assert not prediction.known[-1]
+    assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert prediction.stars == prediction.probabilities.argmax() + 1
+    assert prediction.attention.shape == (2, len(prediction.tokens))
+    np.testing.assert_allclose(prediction.attention.sum(axis=1), 1, atol=1e-5)
+
+
+def test_no_texts_are_no_predictions(classifier):
+    assert classifier.predict([]) == []
+
+
+def test_a_blank_text_is_refused_with_its_place(classifier):
+    with pytest.raises(ValueError, match="text 2 of 2 has no word; got ' '"):
+        classifier.predict(["good", " "])
+
+
+def test_a_single_string_is_refused(classifier):
+    with pytest.raises(TypeError, match=r"predict\(\[text\]\)"):
+        classifier.predict("good")
+
+
+def test_a_folder_that_is_not_a_run_is_refused_with_what_it_lacks(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"is not a trained run: it has no config.json, vocab.json, model.params. 'make train'"
+    ):
+        Classifier.load(tmp_path)
+
+
+def change_config(path):
+    config = json.loads((path / "config.json").read_text())
+    config["model"]["hidden_size"] += 1
+    (path / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "config.json").write_text("{"),
+        lambda path: (path / "config.json").write_text("{}"),
+        lambda path: (path / "vocab.json").write_text('{"idx_to_token": ["a"], "token_to_idx": {"a": 0}}'),
+        lambda path: (path / "model.params").write_bytes((path / "model.params").read_bytes()[:1000]),
+        lambda path: (path / "model.params").write_bytes(b"hello"),
+        change_config,
+    ],
+)
+def test_a_damaged_run_is_refused(damage, trained, tmp_path):
+    shutil.copytree(trained.run.path, tmp_path / "run")
+    damage(tmp_path / "run")
+    with pytest.raises(ValueError, match="is damaged"):
+        Classifier.load(tmp_path / "run")

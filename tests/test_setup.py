@@ -1,0 +1,101 @@
+"""What tools/setup.py says where the environment cannot be made."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+spec = importlib.util.spec_from_file_location("setup_tool", ROOT / "tools" / "setup.py")
+setup = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(setup)
+
+
+def test_this_machine_has_what_is_needed():
+    assert setup.problem() is None
+
+
+@pytest.mark.parametrize("version", [(3, 10, 4), (3, 14, 0), (2, 7, 18)])
+def test_another_python_is_refused(version, monkeypatch):
+    monkeypatch.setattr(setup.sys, "version_info", version)
+    monkeypatch.setattr(setup.platform, "python_version", lambda: ".".join(map(str, version)))
+    assert setup.problem().startswith("Python 3.11, 3.12 or 3.13 is needed and ")
+    assert f"is {version[0]}.{version[1]}" in setup.problem()
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "expected"),
+    [
+        ("Darwin", "arm64", "", "never built for Apple silicon"),
+        ("Windows", "AMD64", "", "no wheel for Windows on AMD64"),
+        ("Linux", "riscv64", "glibc", "no wheel for Linux on riscv64"),
+        ("Linux", "x86_64", "", "need glibc"),
+    ],
+)
+def test_a_platform_without_mxnet_is_refused(system, machine, libc, expected, monkeypatch):
+    monkeypatch.setattr(setup.platform, "system", lambda: system)
+    monkeypatch.setattr(setup.platform, "machine", lambda: machine)
+    monkeypatch.setattr(setup.platform, "libc_ver", lambda: (libc, ""))
+    assert expected in setup.problem()
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "there is no C compiler: install one" in setup.problem()
+
+
+def test_missing_headers_are_named(monkeypatch):
+    monkeypatch.setattr(setup.sysconfig, "get_path", lambda _: "/nowhere")
+    assert "headers" in setup.problem()
+
+
+def test_a_missing_venv_module_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    assert "cannot make virtual environments" in setup.problem()
+
+
+def test_a_problem_stops_the_set_up_before_anything_is_installed(monkeypatch, tmp_path):
+    monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(setup, "STAMP", tmp_path / ".venv" / "installed.sha256")
+    monkeypatch.setattr(setup, "problem", lambda: "no.")
+    monkeypatch.setattr(setup.subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    assert setup.main() == "set-up: no."
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_nothing_is_done_while_the_lock_is_the_same(monkeypatch, tmp_path):
+    monkeypatch.setattr(setup, "STAMP", tmp_path / "installed.sha256")
+    monkeypatch.setattr(setup, "problem", lambda: "looked")
+    setup.STAMP.write_text(setup.fingerprint())
+    assert setup.main() is None
+    setup.STAMP.write_text("another lock")
+    assert setup.main() == "set-up: looked"
+
+
+def test_the_build_tools_are_in_the_lock_with_their_hashes():
+    entries = setup.requirements(setup.LOCK.read_text(), setup.BUILD_TOOLS)
+    for name in setup.BUILD_TOOLS:
+        assert f"{name}==" in entries
+    assert entries.count("--hash=sha256:") >= 2 * len(setup.BUILD_TOOLS)
+    assert "numpy" not in entries
+
+
+def test_the_lock_names_no_host_and_hashes_everything():
+    lock = setup.LOCK.read_text()
+    assert "://" not in lock
+    entries = [entry for entry in setup.re.split(r"\n(?=\S)", lock) if not entry.startswith("#")]
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def test_the_set_up_can_be_read_by_an_old_python():
+    """It has to say which Python is needed, so it may use nothing that is newer than Python 3.8."""
+    code = f"import ast; ast.parse(open({str(ROOT / 'tools' / 'setup.py')!r}).read(), feature_version=(3, 8))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_make_help_lists_every_command():
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for command in ("setup", "train", "test", "lint", "book", "notebooks", "lock"):
+        assert f"make {command} " in listed

@@ -1,0 +1,353 @@
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import SMALL, fit, make_reviews, prepare
+from selfatt_lib import training
+from selfatt_lib.runtime import mx
+from selfatt_lib.training import RunDirectory, TrainingConfig, baselines, evaluate, replacing, write_metrics, write_text
+
+nd = mx.nd
+
+
+def weights(model):
+    return {name: parameter.data().asnumpy() for name, parameter in training._named_parameters(model)}
+
+
+def assert_same_run(a, b):
+    """The same history but for the seconds, and the same weights, bit for bit."""
+    pd.testing.assert_frame_equal(
+        a.history.drop(columns="seconds"), b.history.drop(columns="seconds"), check_exact=True
+    )
+    for files in ("model.params", "checkpoint.params"):
+        first, second = nd.load(str(a.run.path / files)), nd.load(str(b.run.path / files))
+        assert first.keys() == second.keys()
+        for name in first:
+            np.testing.assert_array_equal(first[name].asnumpy(), second[name].asnumpy(), err_msg=f"{files}: {name}")
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number of at least 1; got 0"),
+        ({"epochs": 2.5}, "epochs must be a whole number of at least 1; got 2.5"),
+        ({"epochs": True}, "epochs must be a whole number of at least 1; got True"),
+        ({"epochs": "3"}, "epochs must be a whole number of at least 1; got '3'"),
+        ({"train_size": -1}, "train_size must be a whole number of at least 1 or None; got -1"),
+        ({"dropout": 1.0}, "dropout must be a number from 0 to below 1; got 1.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0; got nan"),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0; got 0"),
+        ({"clip_norm": float("inf")}, "clip_norm must be a number above 0 or None; got inf"),
+        ({"embedding": "word2vec"}, "embedding must be one of 'glove.6B.50d', .*; got 'word2vec'"),
+        ({"lower": "yes"}, "lower must be True or False; got 'yes'"),
+        ({"class_weights": [1, 2]}, "class_weights must be None, 'auto' or a list of five numbers above 0"),
+        ({"class_weights": "yes"}, "class_weights must be .*; got 'yes'"),
+        ({"pooling": "max"}, "pooling must be one of 'flatten', 'mean', 'prune'; got 'max'"),
+        ({"pooling": "prune"}, "pooling='prune' needs prune_p and prune_q"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"run_dir": " "}, "run_dir must be a text that is not empty"),
+    ],
+)
+def test_an_impossible_parameter_is_refused_by_name(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**parameters)
+
+
+def test_a_notebooks_plain_values_are_the_parameters():
+    namespace = {"epochs": 2, "pooling": "mean", "_private": 1, "In": [""], "Out": {}, "json": json, "exit": exit}
+    config = TrainingConfig.from_namespace(namespace)
+    assert (config.epochs, config.pooling) == (2, "mean")
+    # when the cell is run again, what later cells defined is no parameter
+    assert TrainingConfig.from_namespace(namespace | {"config": config, "sentence": "a"}) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("epohcs", "there is no parameter 'epohcs'; did you mean 'epochs'?"),
+        ("xyz", "no parameter 'xyz'; known are: dataset"),
+    ],
+)
+def test_an_unknown_parameter_is_refused_with_the_nearest(name, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        TrainingConfig.from_namespace({name: 3})
+
+
+# Learning
+
+
+def test_training_learns(trained):
+    history = trained.history
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history["train_loss"].iloc[-1] < 0.7 * history["train_loss"].iloc[0]
+    assert history["valid_accuracy"].max() > 0.6  # the commonest star is given in a third of the reviews
+
+
+def test_the_learning_rate_falls_by_a_tenth_every_second_epoch(tmp_path):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=5, learning_rate=0.01)
+    np.testing.assert_allclose(fit(prepared)["learning_rate"], [0.01, 0.01, 0.009, 0.009, 0.0081])
+
+
+def test_the_model_that_is_left_is_the_best_epochs(trained):
+    best = trained.history["valid_accuracy"].max()
+    _, stars, predictions = evaluate(trained.model, trained.valid_batches, trained.objective, trained.device)
+    assert np.mean(stars == predictions) == best
+    assert len(stars) == SMALL["valid_size"]
+
+
+def test_of_equally_good_epochs_the_first_is_kept():
+    lines = [{"epoch": e, "valid_accuracy": a} for e, a in enumerate([0.1, 0.5, 0.5, 0.2], 1)]
+    assert training._best(lines)["epoch"] == 2
+
+
+def test_training_stops_early_when_nothing_improves(tmp_path):
+    # so small a learning rate never changes a prediction
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=9, patience=2, learning_rate=1e-12)
+    assert fit(prepared)["epoch"].tolist() == [1, 2, 3]
+
+
+def test_the_gradient_is_clipped_by_its_global_norm(tmp_path, monkeypatch):
+    norms = []
+    clip = mx.gluon.utils.clip_global_norm
+
+    def spy(arrays, bound, check_isfinite):
+        clip(arrays, bound, check_isfinite)
+        norms.append(float(sum((array**2).sum().asscalar() for array in arrays)) ** 0.5)
+
+    monkeypatch.setattr(training.gluon.utils, "clip_global_norm", spy)
+    fit(prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1, clip_norm=0.01))
+    assert max(norms) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("train_embedding", [True, False])
+def test_frozen_word_vectors_stay_and_free_ones_move(train_embedding, tmp_path):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1, train_embedding=train_embedding)
+    fit(prepared)
+    same = np.array_equal(
+        prepared.model.embedding.weight.data().asnumpy(), prepared.vocab.embedding.idx_to_vec.asnumpy()
+    )
+    assert same != train_embedding
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"pooling": "mean"}, {"pooling": "prune", "prune_p": 3, "prune_q": 2}, {"num_layers": 2}]
+)
+def test_every_kind_of_model_trains(parameters, tmp_path):
+    history = fit(prepare(tmp_path / "run", learning_rate=0.02, **parameters))
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+
+
+@pytest.mark.parametrize("class_weights", [None, "auto", [3.0, 5.3, 4.0, 2.0, 1.0]])
+def test_the_objective_is_cross_entropy_plus_penalty(class_weights, tmp_path):
+    prepared = prepare(tmp_path / "run", class_weights=class_weights, penalty_coefficient=0.5, squared_penalty=False)
+    logits, stars = nd.array([[0.1, 0.4, -0.2, 0.0, 1.0]]), nd.array([2.0])
+    attention = nd.array([[[0.5, 0.5], [1.0, 0.0]]])
+    weight = {None: 1.0, "auto": training.class_weights(prepared.train_reviews["stars"])[1]}.get(
+        class_weights if class_weights is None or class_weights == "auto" else "given", 5.3
+    )
+    probability = np.exp(0.4) / np.exp(logits.asnumpy()).sum()
+    a = attention.asnumpy()[0]
+    expected = -weight * np.log(probability) + 0.5 * np.linalg.norm(a @ a.T - np.eye(2))
+    assert prepared.objective(logits, attention, stars).asscalar() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
+    runs = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        prepared = prepare(tmp_path / name, make_reviews(80), valid_size=20, epochs=2, seed=seed)
+        prepared.history = fit(prepared)
+        runs.append(prepared)
+    assert_same_run(*runs[:2])
+    assert not runs[0].history["train_loss"].equals(runs[2].history["train_loss"])
+
+
+# Stopping and resuming
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(prepared, batches):
+    """Let training stop, as by a power cut, after so many batches."""
+    original = prepared.train_batches
+    seen = []
+
+    class Stopping:
+        def __len__(self):
+            return len(original)
+
+        def __iter__(self):
+            for batch in original:
+                if len(seen) == batches:
+                    raise Stopped
+                seen.append(1)
+                yield batch
+
+    prepared.train_batches = Stopping()
+    with pytest.raises(Stopped):
+        fit(prepared)
+
+
+@pytest.mark.parametrize("epochs_done", [0, 1, 2])
+def test_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(epochs_done, tmp_path):
+    parameters = {"epochs": 4, "learning_rate": 0.01, "num_layers": 2}
+    unbroken = prepare(tmp_path / "unbroken", **parameters)
+    unbroken.history = fit(unbroken)
+
+    stopped = prepare(tmp_path / "stopped", **parameters)
+    stop_after(stopped, epochs_done * len(stopped.train_batches) + 2)
+    assert len(stopped.run.history()) == epochs_done
+
+    resumed = prepare(tmp_path / "stopped", resume=True, **parameters)
+    resumed.history = fit(resumed)
+    assert_same_run(unbroken, resumed)
+    for name, value in weights(unbroken.model).items():
+        np.testing.assert_array_equal(value, weights(resumed.model)[name])
+
+
+@pytest.mark.parametrize("written", ["model.params", "metrics.jsonl", "checkpoint.params"])
+def test_a_stop_while_an_epoch_is_being_saved_loses_that_epoch_only(written, tmp_path, monkeypatch):
+    parameters = {"epochs": 3, "learning_rate": 0.01}
+    unbroken = prepare(tmp_path / "unbroken", **parameters)
+    unbroken.history = fit(unbroken)
+
+    stopped = prepare(tmp_path / "stopped", **parameters)
+    replace, calls = os.replace, []
+
+    def stop(source, target):
+        if target.name == written:
+            calls.append(1)
+            if len(calls) == 2:
+                raise Stopped
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stop)
+        with pytest.raises(Stopped):
+            fit(stopped)
+    assert not list(stopped.run.path.glob(".*"))  # nothing half-written is left
+
+    resumed = prepare(tmp_path / "stopped", resume=True, **parameters)
+    resumed.history = fit(resumed)
+    assert_same_run(unbroken, resumed)
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
+    first = prepare(tmp_path / "run")
+    first.history = fit(first)
+    again = prepare(tmp_path / "run", resume=True)
+    again.history = fit(again)
+    assert_same_run(first, again)
+
+
+def test_resuming_with_other_parameters_is_refused_by_name(trained):
+    config = dataclasses.replace(trained.config, resume=True, epochs=5, dropout=0.1)
+    with pytest.raises(
+        ValueError, match=r"other parameters: dropout was 0.5, now 0.1; epochs was 3, now 5\. Give the same"
+    ):
+        RunDirectory(config)
+
+
+def test_resuming_on_changed_reviews_is_refused(tmp_path):
+    fit(prepare(tmp_path / "run"))
+    changed = prepare(tmp_path / "run", make_reviews(300).replace({"text": "film"}, "movie", regex=True), resume=True)
+    with pytest.raises(ValueError, match="reviews of 'review-snippets' have changed"):
+        fit(changed)
+
+
+def test_resuming_what_never_began_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no run. Start it with resume=False"):
+        RunDirectory(TrainingConfig(run_dir=str(tmp_path / "nothing"), resume=True))
+
+
+# The run directory
+
+
+def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="exists and is not a run"):
+        RunDirectory(TrainingConfig(run_dir=str(tmp_path)))
+    with pytest.raises(ValueError, match="exists and is not a run"):
+        RunDirectory(TrainingConfig(run_dir=str(tmp_path / "thesis.txt")))
+
+
+def test_a_different_run_that_lies_there_is_moved_aside_and_an_equal_one_replaced(tmp_path):
+    reviews = make_reviews(80)
+    parameters = {"valid_size": 20, "epochs": 1}
+    fit(prepare(tmp_path / "run", reviews, **parameters))
+    fit(prepare(tmp_path / "run", reviews, **parameters))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    fit(prepare(tmp_path / "run", reviews, **(parameters | {"dropout": 0.1})))
+    fit(prepare(tmp_path / "run", make_reviews(90, seed=9), **(parameters | {"dropout": 0.1})))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.1", "run.2"]
+    kept = [
+        json.loads((tmp_path / name / "config.json").read_text())["training"]["dropout"]
+        for name in ("run.1", "run.2", "run")
+    ]
+    assert kept == [0.5, 0.1, 0.1]
+
+
+def stop_writing(path):
+    with replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise Stopped
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_text(path, "old")
+    with pytest.raises(Stopped):
+        stop_writing(path)
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_metrics_hold_what_is_promised(trained):
+    _, stars, predictions = evaluate(trained.model, trained.valid_batches, trained.objective, trained.device)
+    found = baselines(trained.train_reviews, trained.valid_reviews)
+    write_metrics(
+        trained.run, trained.history, stars, predictions, found, len(trained.train_reviews), trained.device, 1.5
+    )
+    metrics = trained.run.read("metrics.json")
+    promised = (
+        "accuracy weighted_f1 confusion_matrix majority_accuracy tfidf_accuracy epochs best_epoch train_size valid_size"
+    )
+    assert {*promised.split(), "seconds", "device", "seed"} <= set(metrics)
+    assert np.sum(metrics["confusion_matrix"]) == metrics["valid_size"] == 60
+    assert np.trace(metrics["confusion_matrix"]) / 60 == pytest.approx(metrics["accuracy"])
+    assert metrics["train_size"] == 240
+    lines = [json.loads(line) for line in (trained.run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_the_baselines_are_what_they_say():
+    train, valid = make_reviews(300), make_reviews(100, seed=5)
+    found = baselines(train, valid)
+    commonest = train["stars"].mode()[0]
+    assert found["majority"]["accuracy"] == (valid["stars"] == commonest).mean()
+    assert found["tfidf"]["accuracy"] > 0.8  # single words tell the stars here
+
+
+def test_the_baselines_take_reviews_of_one_star_and_without_letters():
+    one_star = pd.DataFrame({"text": ["!!!", "a"], "stars": [3, 3]})
+    assert baselines(one_star, one_star)["tfidf"]["accuracy"] == 1
+    two_stars = pd.DataFrame({"text": ["!!!", "?"], "stars": [3, 4]})
+    assert baselines(two_stars, two_stars)["tfidf"]["accuracy"] == 1
+
+
+def test_a_run_directory_holds_no_pickle(trained):
+    for path in trained.run.path.iterdir():
+        content = path.read_bytes()
+        assert not content.startswith(b"\x80"), path  # a pickle begins so
+        if path.suffix != ".params":
+            content.decode("utf-8")

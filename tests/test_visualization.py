@@ -1,0 +1,108 @@
+import subprocess
+import sys
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from selfatt_lib.visualization import attention_heatmap, attention_html, plot_confusion, plot_history
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def make_prediction(tokens):
+    attention = np.array([np.linspace(1, 3, len(tokens)), np.linspace(3, 1, len(tokens))])
+    return SimpleNamespace(
+        stars=4,
+        probabilities=np.array([0.05, 0.05, 0.1, 0.6, 0.2]),
+        tokens=tokens,
+        known=np.array([token != "qqzzx" for token in tokens]),
+        attention=attention / attention.sum(axis=1, keepdims=True),
+    )
+
+
+class Page(HTMLParser):
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_heatmap_has_a_row_for_each_hop_and_a_column_for_each_token():
+    attention = np.array([[0.1, 0.9], [0.6, 0.4], [0.5, 0.5]])
+    ax = attention_heatmap(attention, ["good", "film"])
+    np.testing.assert_array_equal(np.asarray(ax.collections[0].get_array()).reshape(3, 2), attention)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["good", "film"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["hop 1", "hop 2", "hop 3"]
+
+
+def test_a_heatmap_of_other_tokens_is_refused():
+    with pytest.raises(ValueError, match=r"must have the shape \(hops, 3\), a column for each token; got \(2, 2\)"):
+        attention_heatmap(np.ones((2, 2)) / 2, ["a", "b", "c"])
+
+
+def test_the_page_shows_the_sum_and_each_hop_of_each_review():
+    prediction = make_prediction(["good", "qqzzx", "film"])
+    page = Page(attention_html([prediction, prediction], stars=[5, 4]))
+    marks = [attributes for tag, attributes in page.tags if tag == "mark"]
+    assert len(marks) == 2 * (1 + 2) * 3
+    summed = [float(mark["title"]) for mark in marks[:3]]
+    np.testing.assert_allclose(summed, prediction.attention.sum(axis=0), atol=1e-3)
+    hop = [float(mark["title"]) for mark in marks[3:6]]
+    np.testing.assert_allclose(hop, prediction.attention[0], atol=1e-3)
+    assert [mark.get("class") for mark in marks[:3]] == [None, "unknown", None]
+    assert any("probability 0.60" in text for text in page.text)
+
+
+def test_the_darkest_word_is_the_one_with_most_attention():
+    page = Page(attention_html([make_prediction(["a", "b", "c"])]))
+    shades = [float(attributes["style"].removeprefix("--a:")) for tag, attributes in page.tags if tag == "mark"][3:6]
+    assert shades == sorted(shades)
+    assert shades[0] < shades[-1]
+
+
+def test_reviews_cannot_bring_markup_into_the_page():
+    hostile = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style>", "&amp;"]
+    page = Page(attention_html([make_prediction(hostile)], title="<b>&"))
+    ours = "html head meta title body h1 style div article h2 p mark details summary span"
+    assert {tag for tag, _ in page.tags} <= {*ours.split()}
+    for token in hostile:
+        assert token in page.text
+    assert "<b>&" in page.text
+
+
+def test_the_page_fetches_nothing_and_runs_nothing():
+    html = attention_html([make_prediction(["a"])])
+    assert "http" not in html
+    assert "<script" not in html
+    assert not any("src" in attributes or "href" in attributes for _, attributes in Page(html).tags)
+
+
+def test_the_confusion_matrix_shows_counts():
+    matrix = np.arange(25).reshape(5, 5)
+    ax = plot_confusion(matrix)
+    assert [text.get_text() for text in ax.texts] == [str(n) for n in range(25)]
+
+
+def test_the_curves_show_the_history(trained):
+    figure = plot_history(trained.history)
+    for ax, quantity in zip(figure.axes, ("loss", "accuracy")):
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), trained.history[f"train_{quantity}"])
+        np.testing.assert_array_equal(ax.lines[1].get_ydata(), trained.history[f"valid_{quantity}"])
+
+
+def test_pictures_do_without_mxnet():
+    code = "import selfatt_lib.visualization, sys; assert 'mxnet' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
