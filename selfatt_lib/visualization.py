@@ -11,8 +11,11 @@ SEQUENTIAL = "Blues"
 TRAIN, HELD_OUT = "#0072B2", "#D55E00"
 
 STYLE = """
-.selfatt { font-family: Georgia, 'Times New Roman', serif; line-height: 1.9; max-width: 46em; margin: 0 auto; padding: 0 1em; }
+.selfatt { font-family: Georgia, 'Times New Roman', serif; line-height: 1.9; max-width: 46em; }
+body > .selfatt { margin: 0 auto; padding: 0 1em; }
 .selfatt article { margin: 1.6em 0; padding-bottom: 1em; border-bottom: 1px solid rgba(128, 128, 128, .35); }
+.selfatt h1, .selfatt .note { font: 600 1.4em/1.6 system-ui, sans-serif; margin: .7em 0 .3em; }
+.selfatt .note { font-size: .85em; font-weight: 400; opacity: .75; }
 .selfatt h2, .selfatt .hop, .selfatt summary { font: 600 .85em/1.6 system-ui, sans-serif; margin: 0 0 .3em; }
 .selfatt .hop { font-weight: 400; opacity: .75; margin-right: .6em; }
 .selfatt p { margin: .2em 0; }
@@ -30,7 +33,9 @@ PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 </head>
 <body>
-<h1 style="font: 600 1.4em system-ui, sans-serif; max-width: 33em; margin: 1em auto; padding: 0 .7em">{title}</h1>
+<header class="selfatt"><h1>{title}</h1>
+<p class="note">The darker a word, the more attention it got, summed over the hops; point at it for the number. Underlined: not in
+the model's vocabulary.</p></header>
 {body}
 </body>
 </html>

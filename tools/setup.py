@@ -49,7 +49,7 @@ def problem():
 
 def fingerprint():
     """Return what the environment was made from."""
-    return hashlib.sha256(LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    return hashlib.sha256(LOCK.read_bytes()).hexdigest()
 
 
 def requirements(lock, names):
