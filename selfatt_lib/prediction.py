@@ -84,7 +84,7 @@ class Classifier:
             if len(vocab) != config["model"]["vocab_size"]:
                 raise ValueError(f"vocab.json has {len(vocab)} words, config.json says {config['model']['vocab_size']}")
             max_tokens, lower = config["training"]["max_tokens"], config["training"]["lower"]
-        except (ValueError, KeyError, TypeError, AssertionError, mx.MXNetError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, AssertionError, mx.MXNetError) as error:
             raise ValueError(f"the run in {str(run_dir)!r} is damaged: {error}") from error
         model.hybridize()
         return cls(model, vocab, max_tokens, lower, device)

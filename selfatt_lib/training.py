@@ -1,6 +1,7 @@
 """The training run: its configuration, the loop, evaluation, and the run directory that everything is kept in."""
 
 import difflib
+import inspect
 import json
 import os
 import time
@@ -183,17 +184,9 @@ class TrainingConfig:
 
     def model_arguments(self, vocab_size):
         """Return the arguments of `SelfAttentiveBiLSTM` as a dict."""
-        shared = {
-            "hidden_size",
-            "num_layers",
-            "attention_units",
-            "attention_hops",
-            "classifier_units",
-            "train_embedding",
-        }
-        shared |= {"pooling", "prune_p", "prune_q", "dropout", "embedding_dropout"}
+        wanted = inspect.signature(SelfAttentiveBiLSTM.__init__).parameters
         sizes = {"vocab_size": vocab_size, "embedding_size": GLOVE_SIZES[self.embedding], "num_classes": len(STARS)}
-        return sizes | {name: value for name, value in asdict(self).items() if name in shared}
+        return {name: value for name, value in asdict(self).items() if name in wanted} | sizes
 
 
 # The run directory
@@ -251,7 +244,7 @@ class RunDirectory:
         self.config = config
         self.path = Path(config.run_dir)
         started = (self.path / "config.json").is_file()
-        if self.path.exists() and not started and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and not started and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
             raise ValueError(
                 f"run_dir {config.run_dir!r} exists and is not a run (it has no config.json). Choose another run_dir."
             )
@@ -275,37 +268,36 @@ class RunDirectory:
             if name not in self.NOT_COMPARED and then.get(name) != value
         ]
 
-    def _has_vocab(self, vocab):
-        return (self.path / "vocab.json").is_file() and self.read("vocab.json") == json.loads(_vocab_json(vocab))
-
     def begin(self, vocab):
         """Make the folder ready.
 
-        An earlier run that lies there and is not resumed is moved aside, unless this one has the same parameters and words, and so
-        will give the same results again.
+        An earlier run that lies there and is not resumed is moved aside, to the next free ``run_dir.N``. Only a finished one with the
+        same parameters and words makes room: this one will give the same results again.
 
         Raises
         ------
         ValueError
             The run is resumed, but its vocabulary differs: the reviews have changed since.
         """
+        started, has_vocab = ((self.path / name).exists() for name in ("config.json", "vocab.json"))
+        same_vocab = has_vocab and self.read("vocab.json") == json.loads(_vocab_json(vocab))
         if self.config.resume:
-            if not self._has_vocab(vocab):
+            if has_vocab and not same_vocab:
                 raise ValueError(
                     f"resume=True, but the reviews of {self.config.dataset!r} have changed since this run began."
                 )
-            return
-        config = {"training": asdict(self.config), "model": self.config.model_arguments(len(vocab))}
-        if (self.path / "config.json").exists() and (self._differences() or not self._has_vocab(vocab)):
+        elif started and not (same_vocab and (self.path / "metrics.json").exists() and not self._differences()):
             number = 1
             while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
                 number += 1
             self.path.rename(aside)
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in self.RESULTS:
-            (self.path / name).unlink(missing_ok=True)
+        if not self.config.resume:
+            for name in self.RESULTS:
+                (self.path / name).unlink(missing_ok=True)
+            config = {"training": asdict(self.config), "model": self.config.model_arguments(len(vocab))}
+            write_text(self.path / "config.json", json.dumps(config, indent=2))
         write_text(self.path / "vocab.json", _vocab_json(vocab))
-        write_text(self.path / "config.json", json.dumps(config, indent=2))
 
     def read(self, name):
         """Return the content of a JSON file of the run."""
@@ -324,6 +316,22 @@ class RunDirectory:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in history))
         with replacing(self.path / "checkpoint.params") as temporary:
             nd.save(str(temporary), checkpoint(model, trainer, len(history)))
+
+    def restore(self, model, trainer):
+        """Go back to the last epoch that was kept, if there is one, and return its number.
+
+        Raises
+        ------
+        ValueError
+            The checkpoint is damaged.
+        """
+        path = self.path / "checkpoint.params"
+        if not path.exists():
+            return 0
+        try:
+            return restore(nd.load(str(path)), model, trainer)
+        except (mx.MXNetError, KeyError, AssertionError) as error:
+            raise ValueError(f"{path} is damaged: {error}. Start the run anew with resume=False.") from error
 
 
 def checkpoint(model, trainer, epoch):
@@ -420,7 +428,9 @@ class _Tally:
     def read(self, last=None):
         """Return loss, stars and predictions of all batches, or of the last so many."""
         parts = (self.losses, self.stars, self.predictions)
-        loss, stars, predictions = (nd.concat(*part[-last if last else 0 :], dim=0).asnumpy() for part in parts)
+        loss, stars, predictions = (
+            np.concatenate([array.asnumpy() for array in part[-last if last else 0 :]]) for part in parts
+        )
         return float(loss.mean(dtype=np.float64)), stars.astype(int), predictions.astype(int)
 
 
@@ -450,17 +460,16 @@ def evaluate(model, batches, objective, device):
     return tally.read()
 
 
-def train(config, run, model, objective, vocab, train_batches, valid_batches, device):
+def train(run, model, objective, train_batches, valid_batches, device):
     """Train, keep the best epoch, and leave the model with its weights.
 
     Parameters
     ----------
-    config : TrainingConfig
     run : RunDirectory
+        Made ready by its `begin`.
     model : SelfAttentiveBiLSTM
     objective : callable
         From `build_objective`.
-    vocab : gluonnlp.Vocab
     train_batches, valid_batches : Batches
     device : mxnet.Context
 
@@ -470,12 +479,10 @@ def train(config, run, model, objective, vocab, train_batches, valid_batches, de
         A row an epoch: ``epoch``, ``learning_rate``, ``train_loss``, ``train_accuracy``, ``train_weighted_f1``, the same of
         ``valid_``, and ``seconds``. The best epoch is the one with the highest validation accuracy, the first if several have it.
     """
+    config = run.config
     trainer = gluon.Trainer(model.collect_params(), "adam", {"learning_rate": config.learning_rate})
-    run.begin(vocab)
-    done, history = 0, []
-    if (run.path / "checkpoint.params").exists():
-        done = restore(nd.load(str(run.path / "checkpoint.params")), model, trainer)
-        history = run.history()[:done]
+    done = run.restore(model, trainer)
+    history = run.history()[:done]
 
     trained = [parameter for parameter in model.collect_params().values() if parameter.grad_req != "null"]
     steps = len(train_batches)

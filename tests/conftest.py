@@ -68,7 +68,8 @@ def prepare(run_dir, reviews=None, **parameters):
 def fit(prepared):
     """Do the training itself; return its history."""
     p = prepared
-    return train(p.config, p.run, p.model, p.objective, p.vocab, p.train_batches, p.valid_batches, p.device)
+    p.run.begin(p.vocab)
+    return train(p.run, p.model, p.objective, p.train_batches, p.valid_batches, p.device)
 
 
 @pytest.fixture(scope="session")

@@ -279,20 +279,52 @@ def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
         RunDirectory(TrainingConfig(run_dir=str(tmp_path / "thesis.txt")))
 
 
-def test_a_different_run_that_lies_there_is_moved_aside_and_an_equal_one_replaced(tmp_path):
-    reviews = make_reviews(80)
+def finish(prepared):
+    """Train and write the metrics, which is what makes a run a finished one."""
+    prepared.history = fit(prepared)
+    _, stars, predictions = evaluate(prepared.model, prepared.valid_batches, prepared.objective, prepared.device)
+    found = baselines(prepared.train_reviews, prepared.valid_reviews)
+    return write_metrics(
+        prepared.run, prepared.history, stars, predictions, found, len(prepared.train_reviews), prepared.device, 1.5
+    )
+
+
+def test_an_earlier_run_is_moved_aside_unless_it_is_finished_and_the_same(tmp_path):
     parameters = {"valid_size": 20, "epochs": 1}
-    fit(prepare(tmp_path / "run", reviews, **parameters))
-    fit(prepare(tmp_path / "run", reviews, **parameters))
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    fit(prepare(tmp_path / "run", reviews, **(parameters | {"dropout": 0.1})))
-    fit(prepare(tmp_path / "run", make_reviews(90, seed=9), **(parameters | {"dropout": 0.1})))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.1", "run.2"]
-    kept = [
-        json.loads((tmp_path / name / "config.json").read_text())["training"]["dropout"]
-        for name in ("run.1", "run.2", "run")
-    ]
-    assert kept == [0.5, 0.1, 0.1]
+    reviews = make_reviews(80)
+    names = lambda: sorted(path.name for path in tmp_path.iterdir())
+
+    finish(prepare(tmp_path / "run", reviews, **parameters))
+    finish(prepare(tmp_path / "run", reviews, **parameters))  # the same again
+    assert names() == ["run"]
+    fit(prepare(tmp_path / "run", reviews, **parameters, dropout=0.1))  # other parameters
+    assert names() == ["run", "run.1"]
+    fit(prepare(tmp_path / "run", reviews, **parameters, dropout=0.1))  # the same, but the first was not finished
+    assert names() == ["run", "run.1", "run.2"]
+    finish(prepare(tmp_path / "run", make_reviews(90, seed=9), **parameters, dropout=0.1))  # other reviews
+    assert names() == ["run", "run.1", "run.2", "run.3"]
+    kept = [json.loads((tmp_path / name / "config.json").read_text())["training"]["dropout"] for name in names()]
+    assert kept == [0.1, 0.5, 0.1, 0.1]
+
+
+def test_a_run_killed_while_its_folder_was_made_can_be_begun_again(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / ".config.json.partial").write_text("{")
+    fit(prepare(path, make_reviews(80), valid_size=20, epochs=1))
+    (path / "vocab.json").unlink()
+    resumed = prepare(path, make_reviews(80), valid_size=20, epochs=1, resume=True)
+    assert len(fit(resumed)) == 1
+    assert (path / "vocab.json").exists()
+
+
+def test_a_damaged_checkpoint_is_refused_with_advice(tmp_path):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=2)
+    fit(prepared)
+    path = prepared.run.path / "checkpoint.params"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"is damaged: (?s:.*)Start the run anew"):
+        fit(prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=2, resume=True))
 
 
 def stop_writing(path):
@@ -312,13 +344,10 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_metrics_hold_what_is_promised(trained):
-    _, stars, predictions = evaluate(trained.model, trained.valid_batches, trained.objective, trained.device)
-    found = baselines(trained.train_reviews, trained.valid_reviews)
-    write_metrics(
-        trained.run, trained.history, stars, predictions, found, len(trained.train_reviews), trained.device, 1.5
-    )
-    metrics = trained.run.read("metrics.json")
+def test_the_metrics_hold_what_is_promised(tmp_path):
+    finished = prepare(tmp_path / "run")
+    assert finish(finished) == finished.run.read("metrics.json")
+    metrics = finished.run.read("metrics.json")
     promised = (
         "accuracy weighted_f1 confusion_matrix majority_accuracy tfidf_accuracy epochs best_epoch train_size valid_size"
     )
@@ -326,7 +355,7 @@ def test_the_metrics_hold_what_is_promised(trained):
     assert np.sum(metrics["confusion_matrix"]) == metrics["valid_size"] == 60
     assert np.trace(metrics["confusion_matrix"]) / 60 == pytest.approx(metrics["accuracy"])
     assert metrics["train_size"] == 240
-    lines = [json.loads(line) for line in (trained.run.path / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (finished.run.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
 
 

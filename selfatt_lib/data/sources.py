@@ -12,7 +12,8 @@ import tarfile
 import tempfile
 import warnings
 import zipfile
-from itertools import islice
+from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -180,36 +181,36 @@ def _read_file(path):
             raise ValueError(
                 f"{path}: the name should end in {', '.join(readers)} (or .zip with one such file in it); got {name!r}"
             )
-        first_row = 1
-        for chunk, share in reader(stream, path, max(total, 1)):
-            yield _checked(chunk, path, first_row), share
-            first_row += len(chunk)
+        with closing(reader(stream, path, max(total, 1))) as chunks:  # before the stream is
+            yield from _checked(chunks, path)
 
 
 def _read_json(stream, path, total):
     head = stream.readline()
     first = _parse(head, path, 1) if head.rstrip().endswith(b"}") else None
     if first is None or "texts" in first:  # one object; it has to be held whole
-        whole = first or _parse(head + stream.read(), path)
-        _require(
-            whole,
-            ["texts", "labels"],
-            f'{path}: the object (expected: {{"texts": [...], "labels": [...]}}, or one review a line)',
-        )
-        if len(whole["texts"]) != len(whole["labels"]):
-            raise ValueError(
-                f"{path}: {len(whole['texts']):,} texts but {len(whole['labels']):,} labels; each text needs its label"
-            )
-        yield _frame(whole["texts"], whole["labels"]), 1.0
+        yield _read_tutorial_json(first or _parse(head + stream.read(), path), path), 1.0
         return
-    lines = enumerate([head], 1)
-    row = 1
-    while rows := [_parse(line, path, number) for number, line in lines if line.strip()]:
-        for number, review in enumerate(rows, row):
+    lines = enumerate(chain([head], stream), 1)
+    while some := list(islice(lines, CHUNK)):
+        rows = [(number, _parse(line, path, number)) for number, line in some if line.strip()]
+        for number, review in rows:
             _require(review, NEEDED, f"{path}: line {number}")
-        yield _frame([review["text"] for review in rows], [review["stars"] for review in rows]), stream.tell() / total
-        row += len(rows)
-        lines = enumerate(islice(stream, CHUNK), row)
+        yield (
+            _frame([review["text"] for _, review in rows], [review["stars"] for _, review in rows]),
+            stream.tell() / total,
+        )
+
+
+def _read_tutorial_json(whole, path):
+    expected = '{"texts": [...], "labels": [...]}'
+    _require(whole, ["texts", "labels"], f"{path}: the object (expected: {expected}, or one review a line)")
+    texts, labels = whole["texts"], whole["labels"]
+    if not (isinstance(texts, list) and isinstance(labels, list)):
+        raise ValueError(f"{path}: texts and labels must be lists, as in {expected}")
+    if len(texts) != len(labels):
+        raise ValueError(f"{path}: {len(texts):,} texts but {len(labels):,} labels; each text needs its label")
+    return _frame(texts, labels)
 
 
 def _parse(line, path, number=None):
@@ -261,20 +262,23 @@ def _require(found, expected, where):
         )
 
 
-def _checked(chunk, path, first_row):
-    """Refuse the first review whose text is not a string or whose stars are not 1, 2, 3, 4 or 5."""
-    texts = chunk["text"].where(chunk["text"].notna(), "")
-    stars = pd.to_numeric(chunk["stars"], errors="coerce")
-    for values, wrong, expected in (
-        (chunk["stars"], ~stars.isin(range(1, 6)), "stars must be a whole number from 1 to 5"),
-        (texts, texts.map(lambda text: not isinstance(text, str)), "text must be a string"),
-    ):
-        wrong = wrong.to_numpy(bool)
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise ValueError(f"{path}: row {first_row + row}: {expected}; got {values.iloc[row]!r}")
-    index = pd.RangeIndex(first_row, first_row + len(chunk))
-    return pd.DataFrame({"text": texts.to_numpy(object), "stars": stars.to_numpy(int)}, index=index)
+def _checked(chunks, where):
+    """Number the reviews of all chunks, and refuse the first whose text is no string or whose stars are not 1, 2, 3, 4 or 5."""
+    first_row = 1
+    for chunk, share in chunks:
+        texts = chunk["text"].where(chunk["text"].notna(), "")
+        stars = pd.to_numeric(chunk["stars"], errors="coerce")
+        for values, wrong, expected in (
+            (chunk["stars"], ~stars.isin(range(1, 6)), "stars must be a whole number from 1 to 5"),
+            (texts, texts.map(lambda text: not isinstance(text, str)), "text must be a string"),
+        ):
+            wrong = wrong.to_numpy(bool)
+            if wrong.any():
+                row = int(wrong.argmax())
+                raise ValueError(f"{where}: row {first_row + row}: {expected}; got {values.iloc[row]!r}")
+        index = pd.RangeIndex(first_row, first_row + len(chunk))
+        yield pd.DataFrame({"text": texts.to_numpy(object), "stars": stars.to_numpy(int)}, index=index), share
+        first_row += len(chunk)
 
 
 # Known data sets
@@ -289,7 +293,7 @@ def _read_snippets():
     snippets = pd.concat(tables, ignore_index=True)
     rating = snippets["rating"]  # the mean of twenty ratings from -4 to 4
     stars = 1 + (rating > -1.5) + (rating > -0.5) + (rating >= 0.5) + (rating >= 1.5)
-    yield _checked(pd.DataFrame({"text": snippets["text"], "stars": stars}), folder, 1), 1.0
+    return _checked([(pd.DataFrame({"text": snippets["text"], "stars": stars}), 1.0)], "review-snippets")
 
 
 def _fetch_snippets():
@@ -341,5 +345,5 @@ def _read_yelp_review_full():
     except Exception as error:
         raise RuntimeError(f"yelp-review-full could not be fetched from the Hugging Face hub: {error}") from error
     with open(path, "rb") as stream:
-        for chunk, share in _read_parquet(stream, path, None, columns=["text", "label"]):
-            yield _checked(chunk.assign(stars=chunk["label"] + 1), path, 1), share
+        labelled = _read_parquet(stream, path, None, columns=["text", "label"])
+        yield from _checked(((chunk.assign(stars=chunk["label"] + 1), share) for chunk, share in labelled), path)
