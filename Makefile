@@ -46,4 +46,4 @@ lock: setup  ## rewrite requirements.lock from pyproject.toml (ARGS=--upgrade ta
 		--custom-compile-command 'make lock' --quiet $(ARGS) pyproject.toml -o requirements.lock
 
 clean:  ## remove what was built, but no run and no environment
-	@rm -rf _build .pytest_cache .ruff_cache build *.egg-info book/runs
+	@rm -rf _build .pytest_cache .ruff_cache build *.egg-info

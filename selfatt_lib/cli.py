@@ -42,9 +42,9 @@ def predict(run, texts, as_json):
             line = {
                 "text": prediction.text,
                 "stars": prediction.stars,
-                "probabilities": prediction.probabilities.round(6).tolist(),
+                "probabilities": prediction.probabilities.astype(float).round(6).tolist(),
                 "tokens": prediction.tokens,
-                "attention": prediction.attention.round(6).tolist(),
+                "attention": prediction.attention.astype(float).round(6).tolist(),
             }
             click.echo(json.dumps(line, ensure_ascii=False))
         else:
@@ -72,7 +72,7 @@ def summary(run):
         click.echo(f"  {name:<46}{metrics[prefix + 'accuracy']:8.3f}{metrics[prefix + 'weighted_f1']:13.3f}")
     click.echo(
         f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was the best; "
-        f"{metrics['seconds']:.0f} s on {metrics['device']}, seed {metrics['seed']}"
+        f"{metrics['seconds']:.0f} s of training on {metrics['device']}, seed {metrics['seed']}"
     )
     for name, file in (("executed notebook", "training.ipynb"), ("attention", "attention.html")):
         if (folder / file).exists():

@@ -570,7 +570,7 @@ def baselines(train_reviews, valid_reviews):
     return found
 
 
-def write_metrics(run, history, stars, predictions, baseline_scores, train_size, device, seconds):
+def write_metrics(run, history, stars, predictions, baseline_scores, train_size, device):
     """Write ``metrics.json`` and return it.
 
     Parameters
@@ -584,12 +584,11 @@ def write_metrics(run, history, stars, predictions, baseline_scores, train_size,
         From `baselines`.
     train_size : int
     device : mxnet.Context
-    seconds : float
-        Of the whole run so far.
 
     Returns
     -------
     dict
+        ``seconds`` are those of all epochs, before and after a resume.
     """
     metrics = scores(stars, predictions)
     metrics["confusion_matrix"] = confusion_matrix(stars, predictions, labels=STARS).tolist()
@@ -600,7 +599,7 @@ def write_metrics(run, history, stars, predictions, baseline_scores, train_size,
         "best_epoch": int(history.loc[history["valid_accuracy"].idxmax(), "epoch"]),
         "train_size": train_size,
         "valid_size": len(stars),
-        "seconds": round(seconds, 1),
+        "seconds": round(float(history["seconds"].sum()), 1),
         "device": str(device),
         "seed": run.config.seed,
     }

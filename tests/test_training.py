@@ -285,7 +285,7 @@ def finish(prepared):
     _, stars, predictions = evaluate(prepared.model, prepared.valid_batches, prepared.objective, prepared.device)
     found = baselines(prepared.train_reviews, prepared.valid_reviews)
     return write_metrics(
-        prepared.run, prepared.history, stars, predictions, found, len(prepared.train_reviews), prepared.device, 1.5
+        prepared.run, prepared.history, stars, predictions, found, len(prepared.train_reviews), prepared.device
     )
 
 
