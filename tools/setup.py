@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +59,39 @@ def requirements(lock, names):
     return "\n".join(entry for entry in entries if re.split(r"[=\s]", entry, maxsplit=1)[0] in names)
 
 
+def install(arguments, number):
+    """Run pip, show how far it is of so many packages, and return whether it succeeded. What it says goes to .venv/install.log."""
+    command = [
+        VENV / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
+    started, done, shown = time.monotonic(), 0, sys.stdout.isatty()
+    with open(VENV / "install.log", "a+") as log:
+        with subprocess.Popen(
+            [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as pip:
+            for line in pip.stdout:
+                log.write(line)
+                done += line.startswith(("Collecting ", "Processing ", "Requirement already"))
+                number -= line.startswith("Ignoring ")  # meant for another Python or platform
+                if shown and done:
+                    bar = "█" * round(30 * done / number)
+                    left = (time.monotonic() - started) * (number - done) / done
+                    step = f"about {left:.0f} s left" if done < number else "unpacking"
+                    print(f"\rset-up: {bar:<30} {done} of {number} packages, {step}\033[K", end="", flush=True)
+        if shown and number > 1:
+            print()
+        if pip.returncode:
+            log.seek(0)
+            print(*[line for line in log if not line.startswith("WARNING")][-15:], sep="", file=sys.stderr)
+    return pip.returncode == 0
+
+
 def main():
     if STAMP.is_file() and STAMP.read_text() == fingerprint():
         return None
@@ -65,17 +99,15 @@ def main():
         return f"set-up: {reason}"
     print("set-up: installing into .venv (one to three minutes)", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+    lock = LOCK.read_text()
     build = VENV / "build-tools.txt"
-    build.write_text(requirements(LOCK.read_text(), BUILD_TOOLS))
-    install = [VENV / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]
-    locked = [*install, "--require-hashes", "--no-build-isolation"]
-    steps = (
-        [*locked, "-r", build],
-        [*locked, "-r", LOCK],
-        [*install, "--no-build-isolation", "--quiet", "--editable", ROOT],
-    )
-    for step in steps:
-        if subprocess.run(step).returncode:
+    build.write_text(requirements(lock, BUILD_TOOLS))
+    for arguments, number in (
+        (["--require-hashes", "-r", build], len(BUILD_TOOLS)),
+        (["--require-hashes", "-r", LOCK], len(re.findall(r"^[\w.-]+==", lock, re.MULTILINE))),
+        (["--editable", ROOT], 1),
+    ):
+        if not install(arguments, number):
             return "set-up: pip failed, see above; nothing outside .venv was changed. Run the command again to go on."
     STAMP.write_text(fingerprint())
     return None
