@@ -19,7 +19,7 @@ setup:  ## make .venv from requirements.lock, unless that is done
 	@$(PYTHON) tools/setup.py
 
 train: setup  ## train on real reviews; results in runs/quick
-	$(if $(findstring run_dir,$(ARGS)),$(error the run directory is set with RUN=runs/NAME, not in ARGS))
+	$(if $(findstring -p run_dir ,$(ARGS)),$(error the run directory is set with RUN=runs/NAME, not in ARGS))
 	@mkdir -p $(dir $(RUN))
 	@PYTHONWARNINGS="ignore:IProgress not found" $(BIN)/papermill book/training.ipynb $(RUN).ipynb -f book/parameters/$(PARAMETERS).yaml -p run_dir $(RUN) $(ARGS) \
 		--no-progress-bar --log-level WARNING --stderr-file -

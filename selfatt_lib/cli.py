@@ -7,13 +7,20 @@ from pathlib import Path
 
 import click
 
+PREFIXES = {
+    "self-attentive BiLSTM": "",
+    "TF-IDF + logistic regression": "tfidf_",
+    "always the commonest star": "majority_",
+}
+SCORES = ("accuracy", "weighted_f1")
+
 
 @contextmanager
 def one_sentence():
     """Turn the library's errors into the command's."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -60,15 +67,21 @@ def summary(run):
     with one_sentence():
         if not (folder / "metrics.json").is_file():
             raise FileNotFoundError(f"{run!r} holds no finished run: it has no metrics.json")
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        from selfatt_lib.training import read_json
+
+        metrics = read_json(folder / "metrics.json")
+        needed = ("valid_size", "train_size", "best_epoch", "epochs", "seconds", "device", "seed")
+        missing = [
+            name
+            for name in (*needed, *(prefix + score for prefix in PREFIXES.values() for score in SCORES))
+            if name not in metrics
+        ]
+        if missing:
+            raise ValueError(f"{folder / 'metrics.json'} is damaged: it has no {', '.join(missing)}")
 
     heading = f"{metrics['valid_size']:,} held-out reviews, {metrics['train_size']:,} trained on"
     click.echo(f"\n{heading:<48}accuracy  weighted F1")
-    for name, prefix in (
-        ("self-attentive BiLSTM", ""),
-        ("TF-IDF + logistic regression", "tfidf_"),
-        ("always the commonest star", "majority_"),
-    ):
+    for name, prefix in PREFIXES.items():
         click.echo(f"  {name:<46}{metrics[prefix + 'accuracy']:8.3f}{metrics[prefix + 'weighted_f1']:13.3f}")
     click.echo(
         f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was the best; "

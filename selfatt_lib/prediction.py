@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from selfatt_lib.data import Batches, tokenize_all
+from selfatt_lib.data.sources import is_unicode
 from selfatt_lib.model import SelfAttentiveBiLSTM
 from selfatt_lib.runtime import choose_device, mx, nlp
 
@@ -85,7 +86,7 @@ class Classifier:
                 raise ValueError(f"vocab.json has {len(vocab)} words, config.json says {config['model']['vocab_size']}")
             max_tokens, lower = config["training"]["max_tokens"], config["training"]["lower"]
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError, mx.MXNetError) as error:
-            raise ValueError(f"the run in {str(run_dir)!r} is damaged: {error}") from error
+            raise ValueError(f"the run in {str(run_dir)!r} is damaged: {error!r}") from error
         model.hybridize()
         return cls(model, vocab, max_tokens, lower, device)
 
@@ -105,13 +106,20 @@ class Classifier:
         Raises
         ------
         TypeError
-            A single string was given.
+            A single string was given, or something that is not a text.
         ValueError
-            A text has no word (with its place).
+            A text has no word or is not valid Unicode (with its place).
         """
         if isinstance(texts, str):
             raise TypeError("predict takes a list of texts; put the text in brackets: predict([text])")
         texts = list(texts)
+        for place, text in enumerate(texts, 1):
+            if not isinstance(text, str):
+                raise TypeError(f"text {place} of {len(texts)} must be a string; got {text!r}")
+            if not is_unicode(text):
+                raise ValueError(
+                    f"text {place} of {len(texts)} is not valid Unicode; save or send it as UTF-8: {text[:40]!r}"
+                )
         if not texts:
             return []
         tokenized = tokenize_all(texts, self.max_tokens, self.lower)

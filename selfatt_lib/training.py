@@ -1,9 +1,12 @@
 """The training run: its configuration, the loop, evaluation, and the run directory that everything is kept in."""
 
 import difflib
+import filecmp
+import hashlib
 import inspect
 import json
 import os
+import shutil
 import time
 import warnings
 from contextlib import contextmanager
@@ -212,6 +215,23 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_json(path):
+    """Read a JSON file that holds an object.
+
+    Raises
+    ------
+    ValueError
+        It is damaged.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON object")
+    return content
+
+
 def _vocab_json(vocab):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Serialization of attached embedding")  # the vectors are among the weights
@@ -221,9 +241,9 @@ def _vocab_json(vocab):
 class RunDirectory:
     """The files of one run. Loading them runs no code: they are JSON, HTML and arrays.
 
-    ``config.json`` (the parameters and the model's arguments), ``vocab.json``, ``model.params`` (the best epoch),
-    ``metrics.jsonl`` (a line an epoch), ``checkpoint.params`` (what resuming needs), ``metrics.json`` and ``attention.html`` (at the
-    end).
+    ``config.json`` (the parameters, the model's arguments, and a fingerprint of the reviews), ``vocab.json``, ``model.params`` (the best
+    epoch), ``metrics.jsonl`` (a line an epoch), ``checkpoint.params`` (what resuming needs), ``metrics.json`` and
+    ``attention.html`` (at the end).
 
     Parameters
     ----------
@@ -238,75 +258,97 @@ class RunDirectory:
     """
 
     NOT_COMPARED = ("resume", "run_dir", "device")  # may differ between a run and its continuation
-    RESULTS = ("checkpoint.params", "metrics.jsonl", "model.params", "metrics.json", "attention.html", "training.ipynb")
+    FILES = frozenset(
+        [
+            "config.json",
+            "vocab.json",
+            "model.params",
+            "metrics.jsonl",
+            "checkpoint.params",
+            "metrics.json",
+            "attention.html",
+            "training.ipynb",
+        ]
+    )
 
     def __init__(self, config):
         self.config = config
         self.path = Path(config.run_dir)
-        started = (self.path / "config.json").is_file()
-        if self.path.exists() and not started and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
+        self.aside = None  # where an earlier run was moved
+        if self.path.exists() and (not self.path.is_dir() or (not self._is_run() and any(self.path.glob("[!.]*")))):
             raise ValueError(
                 f"run_dir {config.run_dir!r} exists and is not a run (it has no config.json). Choose another run_dir."
             )
         if config.resume:
-            if not started:
+            if not self._is_run():
                 raise FileNotFoundError(
                     f"resume=True, but {config.run_dir!r} holds no run. Start it with resume=False."
                 )
-            if differences := self._differences():
+            then = self.read("config.json").get("training", {})
+            differences = [
+                f"{name} was {then.get(name)!r}, now {value!r}"
+                for name, value in asdict(config).items()
+                if name not in self.NOT_COMPARED and then.get(name) != value
+            ]
+            if differences:
                 raise ValueError(
                     f"resume=True, but the run in {config.run_dir!r} has other parameters: {'; '.join(differences)}. "
                     "Give the same ones, or choose another run_dir."
                 )
 
-    def _differences(self):
-        """Return what is asked for now and was not when the run began: list of str."""
-        then = self.read("config.json")["training"]
-        return [
-            f"{name} was {then.get(name)!r}, now {value!r}"
-            for name, value in asdict(self.config).items()
-            if name not in self.NOT_COMPARED and then.get(name) != value
-        ]
+    def _is_run(self):
+        return (self.path / "config.json").is_file()
 
-    def begin(self, vocab):
-        """Make the folder ready.
+    def begin(self, vocab, train_reviews, valid_reviews):
+        """Make the folder ready. An earlier run in it that is not resumed is moved aside, to the next free ``run_dir.N``.
 
-        An earlier run that lies there and is not resumed is moved aside, to the next free ``run_dir.N``. Only a finished one with the
-        same parameters and words makes room: this one will give the same results again.
+        Parameters
+        ----------
+        vocab : gluonnlp.Vocab
+        train_reviews, valid_reviews : DataFrame
 
         Raises
         ------
         ValueError
-            The run is resumed, but its vocabulary differs: the reviews have changed since.
+            The run is resumed, but the reviews have changed since it began.
         """
-        started, has_vocab = ((self.path / name).exists() for name in ("config.json", "vocab.json"))
-        same_vocab = has_vocab and self.read("vocab.json") == json.loads(_vocab_json(vocab))
+        reviews = pd.concat([train_reviews, valid_reviews])[["text", "stars"]]
+        fingerprint = hashlib.sha256(pd.util.hash_pandas_object(reviews, index=False).to_numpy().tobytes()).hexdigest()
         if self.config.resume:
-            if has_vocab and not same_vocab:
+            if self.read("config.json").get("reviews") != fingerprint:
                 raise ValueError(
                     f"resume=True, but the reviews of {self.config.dataset!r} have changed since this run began."
                 )
-        elif started and not (same_vocab and (self.path / "metrics.json").exists() and not self._differences()):
-            number = 1
-            while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
-                number += 1
-            self.path.rename(aside)
-        self.path.mkdir(parents=True, exist_ok=True)
-        if not self.config.resume:
-            for name in self.RESULTS:
-                (self.path / name).unlink(missing_ok=True)
-            config = {"training": asdict(self.config), "model": self.config.model_arguments(len(vocab))}
+        else:
+            if self._is_run():
+                number = 1
+                while (aside := self.path.with_name(f"{self.path.resolve().name}.{number}")).exists():
+                    number += 1
+                self.aside = self.path.rename(aside)
+            self.path.mkdir(parents=True, exist_ok=True)
+            model = self.config.model_arguments(len(vocab))
+            config = {"training": asdict(self.config), "model": model, "reviews": fingerprint}
             write_text(self.path / "config.json", json.dumps(config, indent=2))
         write_text(self.path / "vocab.json", _vocab_json(vocab))
 
+    def drop_equal_copy(self):
+        """Delete the earlier run that was moved aside, if this one came to the very same weights and nothing else lies with it."""
+        if self.aside and {path.name for path in self.aside.iterdir()} <= self.FILES:
+            old, new = self.aside / "model.params", self.path / "model.params"
+            if old.exists() and filecmp.cmp(old, new, shallow=False):
+                shutil.rmtree(self.aside)
+
     def read(self, name):
-        """Return the content of a JSON file of the run."""
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+        """Return the content of a JSON file of the run: a dict."""
+        return read_json(self.path / name)
 
     def history(self):
         """Return the epochs so far: list of dict."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}. Start the run anew with resume=False.") from None
 
     def save_epoch(self, model, trainer, history, is_best):
         """Keep an epoch. Whenever this is cut short, the epochs before it are intact: the checkpoint comes last and counts."""
@@ -318,20 +360,27 @@ class RunDirectory:
             nd.save(str(temporary), checkpoint(model, trainer, len(history)))
 
     def restore(self, model, trainer):
-        """Go back to the last epoch that was kept, if there is one, and return its number.
+        """Go back to the last epoch that was kept, if there is one, and return the history up to it: list of dict.
 
         Raises
         ------
         ValueError
-            The checkpoint is damaged.
+            The checkpoint is damaged, or what belongs to it is missing.
         """
         path = self.path / "checkpoint.params"
         if not path.exists():
-            return 0
+            return []
         try:
-            return restore(nd.load(str(path)), model, trainer)
-        except (mx.MXNetError, KeyError, AssertionError) as error:
+            done = restore(nd.load(str(path)), model, trainer)
+        except (mx.MXNetError, KeyError, TypeError, AssertionError) as error:
             raise ValueError(f"{path} is damaged: {error}. Start the run anew with resume=False.") from error
+        history = self.history()[:done]
+        if len(history) < done or not (self.path / "model.params").exists():
+            raise ValueError(
+                f"{str(self.path)!r} lacks model.params or some of the {done} epochs of metrics.jsonl. "
+                "Start the run anew with resume=False."
+            )
+        return history
 
 
 def checkpoint(model, trainer, epoch):
@@ -478,11 +527,18 @@ def train(run, model, objective, train_batches, valid_batches, device):
     pandas.DataFrame
         A row an epoch: ``epoch``, ``learning_rate``, ``train_loss``, ``train_accuracy``, ``train_weighted_f1``, the same of
         ``valid_``, and ``seconds``. The best epoch is the one with the highest validation accuracy, the first if several have it.
+
+    Raises
+    ------
+    RuntimeError
+        The loss became infinite or no number.
+    ValueError
+        The run is resumed and a file of it is damaged.
     """
     config = run.config
     trainer = gluon.Trainer(model.collect_params(), "adam", {"learning_rate": config.learning_rate})
-    done = run.restore(model, trainer)
-    history = run.history()[:done]
+    history = run.restore(model, trainer)
+    done = len(history)
 
     trained = [parameter for parameter in model.collect_params().values() if parameter.grad_req != "null"]
     steps = len(train_batches)
@@ -522,6 +578,11 @@ def train(run, model, objective, train_batches, valid_batches, device):
             ):
                 line[f"{part}_loss"] = loss
                 line |= {f"{part}_{name}": value for name, value in scores(stars, predictions).items()}
+            if not np.isfinite([line["train_loss"], line["valid_loss"]]).all():
+                raise RuntimeError(
+                    f"the loss of epoch {epoch} is not finite: {line['train_loss']} in training, {line['valid_loss']} held out. "
+                    "The epochs before it are kept. Lower learning_rate, or set clip_norm."
+                )
             history.append(line | {"seconds": time.perf_counter() - started})
             run.save_epoch(model, trainer, history, is_best=_best(history)["epoch"] == epoch)
     model.load_parameters(str(run.path / "model.params"), ctx=device)
@@ -571,7 +632,7 @@ def baselines(train_reviews, valid_reviews):
 
 
 def write_metrics(run, history, stars, predictions, baseline_scores, train_size, device):
-    """Write ``metrics.json`` and return it.
+    """Write ``metrics.json`` and return it. The run is finished then.
 
     Parameters
     ----------
@@ -596,7 +657,7 @@ def write_metrics(run, history, stars, predictions, baseline_scores, train_size,
         metrics |= {f"{name}_{score}": value for score, value in values.items()}
     metrics |= {
         "epochs": len(history),
-        "best_epoch": int(history.loc[history["valid_accuracy"].idxmax(), "epoch"]),
+        "best_epoch": int(_best(history.to_dict("records"))["epoch"]),
         "train_size": train_size,
         "valid_size": len(stars),
         "seconds": round(float(history["seconds"].sum()), 1),
@@ -604,4 +665,5 @@ def write_metrics(run, history, stars, predictions, baseline_scores, train_size,
         "seed": run.config.seed,
     }
     write_text(run.path / "metrics.json", json.dumps(metrics, indent=2))
+    run.drop_equal_copy()
     return metrics

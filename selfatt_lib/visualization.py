@@ -77,7 +77,7 @@ def attention_heatmap(attention, tokens, ax=None):
         fmt=".2f",
         annot_kws={"size": 8},
         linewidths=0.5,
-        xticklabels=tokens,
+        xticklabels=[token.replace("$", r"\$") for token in tokens],  # matplotlib would read mathematics
         yticklabels=[f"hop {hop}" for hop in range(1, hops + 1)],
         cbar_kws={"label": "attention"},
     )
@@ -105,8 +105,8 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
         HTML without scripts and without anything to fetch. Every text in it is escaped.
     """
     articles = []
-    for number, prediction in enumerate(predictions):
-        given = "" if stars is None else f" · given: {_stars(stars[number])}"
+    for prediction, star in zip(predictions, [None] * len(predictions) if stars is None else stars, strict=True):
+        given = "" if star is None else f" · given: {_stars(star)}"
         probability = prediction.probabilities[prediction.stars - 1]
         hops = "".join(
             f'<p><span class="hop">hop {hop}</span>{_shaded(prediction, weights)}</p>'

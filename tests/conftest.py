@@ -68,7 +68,7 @@ def prepare(run_dir, reviews=None, **parameters):
 def fit(prepared):
     """Do the training itself; return its history."""
     p = prepared
-    p.run.begin(p.vocab)
+    p.run.begin(p.vocab, p.train_reviews, p.valid_reviews)
     return train(p.run, p.model, p.objective, p.train_batches, p.valid_batches, p.device)
 
 

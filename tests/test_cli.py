@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from selfatt_lib.cli import main
+from selfatt_lib.prediction import Classifier
 from selfatt_lib.training import write_text
 
 
@@ -17,6 +18,8 @@ def test_texts_are_predicted_one_a_line(trained):
     best, worst = done.output.splitlines()
     assert best.startswith("★★★★★")
     assert best.endswith("superb perfect love")
+    probability = Classifier.load(trained.run.path).predict(["superb perfect love"])[0].probabilities.max()
+    assert f"  {probability:.2f}  " in best
     assert worst.startswith("★☆☆☆☆")
 
 
@@ -33,7 +36,10 @@ def test_json_lines_hold_probabilities_tokens_and_attention(order, trained):
     assert len(line["probabilities"]) == 5
     assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-4)
     assert [len(hop) for hop in line["attention"]] == [3, 3]
-    assert line["stars"] in range(1, 6)
+    expected = Classifier.load(trained.run.path).predict(["superb café film"])[0]
+    assert line["stars"] == expected.stars
+    assert line["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+    assert line["attention"] == [pytest.approx(hop, abs=1e-5) for hop in expected.attention]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +81,14 @@ def test_the_summary_sets_the_model_beside_its_baselines(tmp_path):
         assert expected in output
     assert str(tmp_path / "attention.html") in output
     assert "training.ipynb" not in output  # there is none
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_damaged_metrics_are_named(content, tmp_path):
+    (tmp_path / "metrics.json").write_text(content)
+    failed = run("summary", tmp_path)
+    assert failed.exit_code == 1
+    assert "metrics.json is damaged" in failed.output
 
 
 def test_help_lists_the_commands():

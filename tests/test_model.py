@@ -115,6 +115,18 @@ def test_dropout_acts_in_training_only(arguments):
         assert (model(*batch)[0].asnumpy() != model(*batch)[0].asnumpy()).any()
 
 
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_dropout_lies_between_layers_and_around_the_hidden_layer(num_layers, monkeypatch):
+    model = make_model(num_layers=num_layers, embedding_dropout=0.1)
+    dropped = []
+    for block in (model.dropout, model.embedding_dropout):
+        monkeypatch.setattr(block, "forward", lambda x, rate=block._rate: dropped.append((rate, x.shape)) or x)
+    model(*as_batch(REVIEWS))
+    # word vectors (B, T, 4); states between the layers (T, B, 2u); M (B, r, 2u); the hidden layer's units
+    between = [(0.5, (7, 3, 10))] * (num_layers - 1)
+    assert dropped == [(0.1, (3, 7, 4)), *between, (0.5, (3, 3, 10)), (0.5, (3, 8))]
+
+
 def test_the_bilstm_reads_each_direction_within_the_review():
     seed_everything(0)
     layer = BiLSTM(3, 4)

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from conftest import make_reviews
+from conftest import fit, make_reviews, prepare
 from selfatt_lib.data import tokenize
 from selfatt_lib.prediction import Classifier
 from selfatt_lib.training import evaluate
@@ -43,6 +43,28 @@ def test_a_prediction_is_complete(classifier, trained):
     assert prediction.stars == prediction.probabilities.argmax() + 1
     assert prediction.attention.shape == (2, len(prediction.tokens))
     np.testing.assert_allclose(prediction.attention.sum(axis=1), 1, atol=1e-5)
+
+
+def test_texts_are_read_as_in_training(tmp_path):
+    reviews = make_reviews(80).assign(text=lambda table: table["text"].str.title())
+    fit(prepare(tmp_path / "run", reviews, valid_size=20, epochs=1, lower=False, max_tokens=5))
+    prediction = Classifier.load(tmp_path / "run").predict(["The Film was Superb and Perfect"])[0]
+    assert prediction.tokens == ["The", "Film", "was", "Superb", "and"]
+    assert prediction.known.tolist() == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (None, TypeError, "text 2 of 2 must be a string; got None"),
+        (5, TypeError, "text 2 of 2 must be a string; got 5"),
+        (b"a", TypeError, "text 2 of 2 must be a string; got b'a'"),
+        ("bad \udcff", ValueError, "text 2 of 2 is not valid Unicode"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_its_place(text, error, message, classifier):
+    with pytest.raises(error, match=message):
+        classifier.predict(["good", text])
 
 
 def test_no_texts_are_no_predictions(classifier):

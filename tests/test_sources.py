@@ -110,13 +110,23 @@ BAD = {
     "no lists.json": ('{"texts": 5, "labels": 5}', "texts and labels must be lists"),
     "unequal.json": ('{"texts": ["a", "b"], "labels": [1]}', "2 texts but 1 labels"),
     "broken.json": ('{"texts": ["a",', "the file is not valid JSON"),
-    "list.json": ("[1, 2]", "expected a JSON object, got a list"),
+    "list.json": ("[1, 2]", "got a JSON list"),
     "no stars.jsonl": ('{"text": "a", "stars": 1}\n{"text": "b"}\n', "line 2 has no 'stars'; it has: text"),
     "broken line.jsonl": ('{"text": "a", "stars": 1}\n\n{"text": \n', "line 3 is not valid JSON"),
     "no column.csv": ("text,rating\na,1\n", "has no 'stars'; it has: text, rating"),
     "ragged.csv": ("text,stars\na,1\nb,2,3,4\n", "cannot be read as CSV"),
     "latin.csv": ("text,stars\ncaf\xe9,1\n".encode("latin-1"), "cannot be read as CSV in UTF-8"),
     "empty.csv": ("", "is empty; expected a header with the columns text and stars"),
+    "commas.csv": (
+        "text,stars\nGreat, loved it,5\nBad, hated it,1\n",
+        "rows have more fields than the header. Put texts",
+    ),
+    "array.json": (
+        '[{"text": "a", "stars": 1}]',
+        r'expected .* or one {"text": ..., "stars": ...} a line; got a JSON list',
+    ),
+    "bool.jsonl": ('{"text": "a", "stars": true}\n', "row 1: stars must be .*; got True"),
+    "half a character.jsonl": ('{"text": "a \\ud800", "stars": 1}\n', "row 1: text must be valid Unicode"),
     "six.csv": ("text,stars\na,1\nb,6\n", "row 2: stars must be a whole number from 1 to 5; got '6'"),
     "zero.jsonl": ('{"text": "a", "stars": 0}\n', "row 1: stars must be a whole number from 1 to 5; got 0"),
     "half.jsonl": ('{"text": "a", "stars": 4}\n{"text": "a", "stars": 4.5}\n', "row 2: stars must be .*; got 4.5"),
@@ -161,6 +171,28 @@ def test_a_zip_archive_of_several_files_is_refused(tmp_path):
         archive.writestr("b.csv", "text,stars\n")
     with pytest.raises(ValueError, match="a zip archive of 2 files; exactly one is expected"):
         load_reviews(tmp_path / "a.zip")
+
+
+def test_a_damaged_zip_archive_is_refused(tmp_path):
+    path = tmp_path / "reviews.csv.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("reviews.csv", "text,stars\ngood film,5\n")
+    content = path.read_bytes()
+    path.write_bytes(content[:-30])
+    with pytest.raises(ValueError, match=r"reviews.csv.zip is not a whole zip archive: .*Get it again"):
+        load_reviews(path)
+    path.write_bytes(content.replace(b"good film", b"evil film"))
+    with pytest.raises(ValueError, match=r"reviews.csv.zip is damaged: Bad CRC-32"):
+        load_reviews(path)
+
+
+def test_blank_lines_and_categories_are_no_obstacle(tmp_path):
+    (tmp_path / "a.jsonl").write_text('\n\n{"text": "a", "stars": 1}\n\n{"text": "b", "stars": 2}\n')
+    assert load_reviews(tmp_path / "a.jsonl")["stars"].tolist() == [1, 2]
+    table = pd.DataFrame({"text": pd.Categorical(["a", None, "b"]), "stars": pd.Categorical([1, 2, 3])})
+    table.to_parquet(tmp_path / "a.parquet")
+    with pytest.warns(UserWarning, match="1 reviews without a word"):
+        assert load_reviews(tmp_path / "a.parquet")["stars"].tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("name", ["yelp", "nowhere/reviews.json"])

@@ -191,15 +191,23 @@ def test_batches_are_padded_to_their_longest_review_and_with_the_padding_word():
         assert (tokens.asnumpy()[~beyond] != 1).all()
 
 
-def test_buckets_save_padding_and_short_reviews_come_in_larger_batches():
+def test_buckets_save_padding():
     def padded(batches):
         real, total = np.sum([(length.sum().asscalar(), tokens.size) for tokens, length, _ in batches], axis=0)
         return 1 - real / total
 
     bucketed, single = (make_batches(400, num_buckets=n, shuffle=True, bucket_ratio=0)[2] for n in (5, 1))
     assert padded(bucketed) < padded(single) / 2
-    sizes = {tokens.shape[1]: len(tokens) for tokens, _, _ in make_batches(400, bucket_ratio=1.0)[2]}
-    assert sizes[min(sizes)] > sizes[max(sizes)]
+
+
+def test_short_reviews_come_in_batches_as_large_as_the_ratio_says():
+    for ratio, larger in (
+        (0, 1),
+        (0.5, 2),
+        (1.0, 4),
+    ):  # the shortest of four buckets is a quarter as long as the longest
+        sizes = [len(tokens) for tokens, _, _ in make_batches(2000, bucket_ratio=ratio)[2]]
+        assert max(sizes) == pytest.approx(16 * larger, rel=0.3)
 
 
 def test_the_order_depends_on_the_seed_alone_not_on_earlier_epochs():

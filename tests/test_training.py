@@ -95,11 +95,53 @@ def test_the_learning_rate_falls_by_a_tenth_every_second_epoch(tmp_path):
     np.testing.assert_allclose(fit(prepared)["learning_rate"], [0.01, 0.01, 0.009, 0.009, 0.0081])
 
 
-def test_the_model_that_is_left_is_the_best_epochs(trained):
-    best = trained.history["valid_accuracy"].max()
+def test_the_best_epochs_weights_are_kept_and_left_in_the_model(tmp_path, monkeypatch):
+    """The evaluations are made up: the second of four epochs is the best."""
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=4)
+    accuracies, seen = iter([0.2, 0.9, 0.4, 0.6]), []
+
+    def made_up(model, *_):
+        seen.append(weights(model))
+        right = round(20 * next(accuracies))
+        return 1.0, np.full(20, 3), np.array([3] * right + [4] * (20 - right))
+
+    monkeypatch.setattr(training, "evaluate", made_up)
+    history = fit(prepared)
+    assert history["valid_accuracy"].tolist() == [0.2, 0.9, 0.4, 0.6]
+    for name, value in weights(prepared.model).items():
+        np.testing.assert_array_equal(value, seen[1][name])
+    assert any((seen[1][name] != seen[3][name]).any() for name in seen[1])
+
+
+def test_the_last_weights_are_those_that_resuming_goes_on_from(trained):
+    saved = nd.load(str(trained.run.path / "checkpoint.params"))
+    assert saved["epoch"].asscalar() == 3
+    assert saved["step"].asscalar() == 3 * len(trained.train_batches)
+
+
+def test_the_held_out_accuracy_is_the_left_models(trained):
     _, stars, predictions = evaluate(trained.model, trained.valid_batches, trained.objective, trained.device)
-    assert np.mean(stars == predictions) == best
+    assert np.mean(stars == predictions) == trained.history["valid_accuracy"].max()
     assert len(stars) == SMALL["valid_size"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was(tmp_path, monkeypatch):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=3)
+    losses = iter([1.0, float("nan")])
+    found = (np.full(20, 3), np.full(20, 3))
+    monkeypatch.setattr(training, "evaluate", lambda *_: (next(losses), *found))
+    with pytest.raises(
+        RuntimeError, match=r"the loss of epoch 2 is not finite: .*Lower learning_rate, or set clip_norm"
+    ):
+        fit(prepared)
+    assert [line["epoch"] for line in prepared.run.history()] == [1]
+    assert "NaN" not in (prepared.run.path / "metrics.jsonl").read_text()
+
+
+def test_a_run_that_diverges_is_stopped(tmp_path):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=2, learning_rate=1e30, clip_norm=None)
+    with pytest.raises(RuntimeError, match="is not finite"):
+        fit(prepared)
 
 
 def test_of_equally_good_epochs_the_first_is_kept():
@@ -256,11 +298,23 @@ def test_resuming_with_other_parameters_is_refused_by_name(trained):
         RunDirectory(config)
 
 
-def test_resuming_on_changed_reviews_is_refused(tmp_path):
-    fit(prepare(tmp_path / "run"))
-    changed = prepare(tmp_path / "run", make_reviews(300).replace({"text": "film"}, "movie", regex=True), resume=True)
+@pytest.mark.parametrize("column", ["text", "stars"])
+def test_resuming_on_changed_reviews_is_refused(column, tmp_path):
+    reviews = make_reviews(100)
+    fit(prepare(tmp_path / "run", reviews, valid_size=20, epochs=1))
+    # the same words, in another order; or the same texts, rated the other way round
+    changed = {"text": lambda text: " ".join(reversed(text.split())), "stars": lambda star: 6 - star}[column]
+    reviews[column] = reviews[column].map(changed)
     with pytest.raises(ValueError, match="reviews of 'review-snippets' have changed"):
-        fit(changed)
+        fit(prepare(tmp_path / "run", reviews, valid_size=20, epochs=1, resume=True))
+
+
+def test_a_run_may_be_resumed_in_another_place(tmp_path):
+    parameters = {"valid_size": 20, "epochs": 2}
+    first = prepare(tmp_path / "run", make_reviews(80), **parameters)
+    stop_after(first, len(first.train_batches) + 1)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert len(fit(prepare(tmp_path / "moved", make_reviews(80), **parameters, resume=True, device="cpu"))) == 2
 
 
 def test_resuming_what_never_began_is_refused(tmp_path):
@@ -289,22 +343,27 @@ def finish(prepared):
     )
 
 
-def test_an_earlier_run_is_moved_aside_unless_it_is_finished_and_the_same(tmp_path):
+def test_an_earlier_run_is_moved_aside_and_dropped_only_for_the_very_same_weights(tmp_path):
     parameters = {"valid_size": 20, "epochs": 1}
     reviews = make_reviews(80)
-    names = lambda: sorted(path.name for path in tmp_path.iterdir())
+
+    def names():
+        return sorted(path.name for path in tmp_path.iterdir())
 
     finish(prepare(tmp_path / "run", reviews, **parameters))
-    finish(prepare(tmp_path / "run", reviews, **parameters))  # the same again
-    assert names() == ["run"]
-    fit(prepare(tmp_path / "run", reviews, **parameters, dropout=0.1))  # other parameters
-    assert names() == ["run", "run.1"]
-    fit(prepare(tmp_path / "run", reviews, **parameters, dropout=0.1))  # the same, but the first was not finished
+    again = prepare(tmp_path / "run", reviews, **parameters)
+    fit(again)
+    assert names() == ["run", "run.1"]  # nothing is lost while the second is not finished
+    assert (tmp_path / "run.1" / "metrics.json").exists()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    finish(prepare(tmp_path / "run", reviews, **parameters))
+    assert names() == ["run", "run.1"]  # the third equals the second
+    finish(prepare(tmp_path / "run", reviews.assign(stars=6 - reviews["stars"]), **parameters))
     assert names() == ["run", "run.1", "run.2"]
-    finish(prepare(tmp_path / "run", make_reviews(90, seed=9), **parameters, dropout=0.1))  # other reviews
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    finish(prepare(tmp_path / "run", reviews.assign(stars=6 - reviews["stars"]), **parameters))
     assert names() == ["run", "run.1", "run.2", "run.3"]
-    kept = [json.loads((tmp_path / name / "config.json").read_text())["training"]["dropout"] for name in names()]
-    assert kept == [0.1, 0.5, 0.1, 0.1]
+    assert (tmp_path / "run.3" / "notes.txt").exists()
 
 
 def test_a_run_killed_while_its_folder_was_made_can_be_begun_again(tmp_path):
@@ -318,12 +377,27 @@ def test_a_run_killed_while_its_folder_was_made_can_be_begun_again(tmp_path):
     assert (path / "vocab.json").exists()
 
 
-def test_a_damaged_checkpoint_is_refused_with_advice(tmp_path):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=2)
-    fit(prepared)
-    path = prepared.run.path / "checkpoint.params"
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"is damaged: (?s:.*)Start the run anew"):
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        (
+            "checkpoint.params",
+            lambda path: path.write_bytes(path.read_bytes()[:500]),
+            "is damaged: (?s:.*)Start the run anew",
+        ),
+        ("checkpoint.params", lambda path: nd.save(str(path), [nd.zeros(1)]), "is damaged: (?s:.*)Start the run anew"),
+        ("metrics.jsonl", lambda path: path.write_text("{"), "is damaged: (?s:.*)Start the run anew"),
+        ("metrics.jsonl", lambda path: path.unlink(), "lacks model.params or some of the 2 epochs"),
+        ("model.params", lambda path: path.unlink(), "lacks model.params or some of the 2 epochs"),
+        ("config.json", lambda path: path.write_text("{"), "is damaged"),
+        ("config.json", lambda path: path.write_text("[]"), "is damaged: it holds no JSON object"),
+        ("config.json", lambda path: path.write_text("{}"), "has other parameters"),
+    ],
+)
+def test_a_damaged_run_is_not_resumed(name, damage, message, tmp_path):
+    fit(prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=2))
+    damage(tmp_path / "run" / name)
+    with pytest.raises(ValueError, match=message):
         fit(prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=2, resume=True))
 
 
@@ -359,12 +433,28 @@ def test_the_metrics_hold_what_is_promised(tmp_path):
     assert [line["epoch"] for line in lines] == [1, 2, 3]
 
 
+def test_the_metrics_are_those_of_the_best_epoch_and_rows_are_given_stars(tmp_path):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20)
+    fit(prepared)
+    history = pd.DataFrame({"epoch": [1, 2, 3], "valid_accuracy": [0.1, 0.8, 0.8], "seconds": [1.0, 2.0, 4.0]})
+    given, predicted = np.array([1, 1, 2, 5]), np.array([1, 3, 3, 4])
+    found = baselines(prepared.train_reviews, prepared.valid_reviews)
+    metrics = write_metrics(prepared.run, history, given, predicted, found, 60, prepared.device)
+    assert (metrics["best_epoch"], metrics["epochs"], metrics["seconds"]) == (2, 3, 7.0)
+    assert metrics["confusion_matrix"] == [[1, 0, 1, 0, 0], [0, 0, 1, 0, 0], [0] * 5, [0] * 5, [0, 0, 0, 1, 0]]
+    assert metrics["accuracy"] == 0.25
+    # by hand: star 1 has precision 1 and recall 1/2, so F1 2/3; it is half of the reviews; the others have none right
+    assert metrics["weighted_f1"] == pytest.approx(1 / 3)
+
+
 def test_the_baselines_are_what_they_say():
     train, valid = make_reviews(300), make_reviews(100, seed=5)
     found = baselines(train, valid)
     commonest = train["stars"].mode()[0]
     assert found["majority"]["accuracy"] == (valid["stars"] == commonest).mean()
     assert found["tfidf"]["accuracy"] > 0.8  # single words tell the stars here
+    misled = baselines(train, valid.assign(stars=6 - valid["stars"]))  # it learns from the training reviews alone
+    assert misled["tfidf"]["accuracy"] < 0.5
 
 
 def test_the_baselines_take_reviews_of_one_star_and_without_letters():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from selfatt_lib.visualization import attention_heatmap, attention_html, plot_confusion, plot_history
@@ -48,6 +49,11 @@ def test_the_heatmap_has_a_row_for_each_hop_and_a_column_for_each_token():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["hop 1", "hop 2", "hop 3"]
 
 
+def test_a_heatmap_shows_dollars_as_dollars():
+    ax = attention_heatmap(np.ones((1, 3)) / 3, ["$$", r"$\frac$", "$5"])
+    ax.figure.canvas.draw()  # where matplotlib would fail to read mathematics
+
+
 def test_a_heatmap_of_other_tokens_is_refused():
     with pytest.raises(ValueError, match=r"must have the shape \(hops, 3\), a column for each token; got \(2, 2\)"):
         attention_heatmap(np.ones((2, 2)) / 2, ["a", "b", "c"])
@@ -64,6 +70,13 @@ def test_the_page_shows_the_sum_and_each_hop_of_each_review():
     np.testing.assert_allclose(hop, prediction.attention[0], atol=1e-3)
     assert [mark.get("class") for mark in marks[:3]] == [None, "unknown", None]
     assert any("probability 0.60" in text for text in page.text)
+
+
+def test_the_stars_predicted_and_given_are_told_apart():
+    given = pd.Series([5, 1], index=[7, 0])  # the index is not the place
+    page = Page(attention_html([make_prediction(["a"])] * 2, stars=given))
+    labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "span" and "aria-label" in attributes]
+    assert labels == ["4 of 5 stars", "5 of 5 stars", "4 of 5 stars", "1 of 5 stars"]
 
 
 def test_the_darkest_word_is_the_one_with_most_attention():
@@ -94,6 +107,10 @@ def test_the_confusion_matrix_shows_counts():
     matrix = np.arange(25).reshape(5, 5)
     ax = plot_confusion(matrix)
     assert [text.get_text() for text in ax.texts] == [str(n) for n in range(25)]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted stars", "given stars")
+    shares = np.asarray(ax.collections[0].get_array()).reshape(5, 5)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    np.testing.assert_allclose(shares, matrix / matrix.sum(axis=1, keepdims=True))
 
 
 def test_the_curves_show_the_history(trained):
@@ -101,6 +118,9 @@ def test_the_curves_show_the_history(trained):
     for ax, quantity in zip(figure.axes, ("loss", "accuracy")):
         np.testing.assert_array_equal(ax.lines[0].get_ydata(), trained.history[f"train_{quantity}"])
         np.testing.assert_array_equal(ax.lines[1].get_ydata(), trained.history[f"valid_{quantity}"])
+    history = trained.history.assign(valid_accuracy=[0.1, 0.9, 0.5])
+    kept = plot_history(history).axes[1].lines[2]
+    assert (kept.get_xdata(), kept.get_ydata()) == ([2], [0.9])
 
 
 def test_pictures_do_without_mxnet():

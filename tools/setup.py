@@ -1,6 +1,6 @@
 """Make .venv from requirements.lock: ``python3 tools/setup.py``. Does nothing when that was done and the lock has not changed.
 
-Runs on any Python 3 without anything installed, so that it can say what is missing.
+Runs on any Python since 3.8 without anything installed, so that it can say what is missing.
 """
 
 import hashlib
@@ -108,7 +108,7 @@ def main():
         (["--editable", ROOT], 1),
     ):
         if not install(arguments, number):
-            return "set-up: pip failed, see above; nothing outside .venv was changed. Run the command again to go on."
+            return "set-up: pip failed, see above and .venv/install.log. Run the command again when that is mended."
     STAMP.write_text(fingerprint())
     return None
 

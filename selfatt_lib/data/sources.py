@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 import warnings
 import zipfile
+import zlib
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
@@ -165,33 +166,49 @@ def _read_file(path):
     readers = {".json": _read_json, ".jsonl": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
     name, total = path.name, path.stat().st_size
     with open(path, "rb") as stream:
-        is_archive = zipfile.is_zipfile(stream)
-        stream.seek(0)
-        if is_archive:
-            archive = zipfile.ZipFile(stream)
-            members = [member for member in archive.infolist() if not member.is_dir()]
+        if stream.read(4) == b"PK\x03\x04" or path.suffix.lower() == ".zip":
+            members = _members(path)
             if len(members) != 1:
                 raise ValueError(
                     f"{path} is a zip archive of {len(members)} files; exactly one is expected. Unpack it and name the file."
                 )
             name, total = members[0].filename, members[0].file_size
-            stream = archive.open(members[0])
+            stream = zipfile.ZipFile(stream).open(members[0])
+        else:
+            stream.seek(0)
         reader = readers.get(Path(name).suffix.lower())
         if reader is None:
             raise ValueError(
                 f"{path}: the name should end in {', '.join(readers)} (or .zip with one such file in it); got {name!r}"
             )
         with closing(reader(stream, path, max(total, 1))) as chunks:  # before the stream is
-            yield from _checked(chunks, path)
+            try:
+                yield from _checked(chunks, path)
+            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                raise ValueError(f"{path} is damaged: {error}. Get it again.") from None
+
+
+def _members(path):
+    """Return the files in a zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is not a whole zip archive: {error}. Get it again.") from None
+    if any(member.flag_bits & 1 for member in members):
+        raise ValueError(f"{path} is encrypted; unpack it and name the file.")
+    return members
 
 
 def _read_json(stream, path, total):
-    head = stream.readline()
-    first = _parse(head, path, 1) if head.rstrip().endswith(b"}") else None
+    skipped = 0
+    while (head := stream.readline()) and not head.strip():
+        skipped += 1
+    first = _parse(head, path, skipped + 1) if head.rstrip().endswith(b"}") else None
     if first is None or "texts" in first:  # one object; it has to be held whole
         yield _read_tutorial_json(first or _parse(head + stream.read(), path), path), 1.0
         return
-    lines = enumerate(chain([head], stream), 1)
+    lines = enumerate(chain([head], stream), skipped + 1)
     while some := list(islice(lines, CHUNK)):
         rows = [(number, _parse(line, path, number)) for number, line in some if line.strip()]
         for number, review in rows:
@@ -220,7 +237,8 @@ def _parse(line, path, number=None):
         place = f"line {number}" if number else "the file"
         raise ValueError(f"{path}: {place} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, got a {type(value).__name__}")
+        forms = '{"texts": [...], "labels": [...]} or one {"text": ..., "stars": ...} a line'
+        raise ValueError(f"{path}: expected {forms}; got a JSON {type(value).__name__}")
     return value
 
 
@@ -231,6 +249,10 @@ def _read_csv(stream, path, total):
         with pd.read_csv(stream, **options) as table:
             for chunk in table:
                 _require(chunk, NEEDED, path)
+                if not isinstance(chunk.index, pd.RangeIndex):  # pandas took the fields too many for an index
+                    raise ValueError(
+                        f"{path}: rows have more fields than the header. Put texts that contain commas in quotes."
+                    )
                 yield chunk[NEEDED], min(stream.tell() / total, 1.0)
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path} is empty; expected a header with the columns text and stars") from None
@@ -262,15 +284,31 @@ def _require(found, expected, where):
         )
 
 
+def is_unicode(text):
+    """Tell whether a text can be written as UTF-8: it has no half of a character."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _checked(chunks, where):
     """Number the reviews of all chunks, and refuse the first whose text is no string or whose stars are not 1, 2, 3, 4 or 5."""
     first_row = 1
     for chunk, share in chunks:
-        texts = chunk["text"].where(chunk["text"].notna(), "")
-        stars = pd.to_numeric(chunk["stars"], errors="coerce")
+        texts, given = (chunk[name].astype(object) for name in NEEDED)
+        texts = texts.where(texts.notna(), "")
+        stars = pd.to_numeric(given, errors="coerce")
+        is_bool = given.map(lambda star: isinstance(star, bool | np.bool_))
         for values, wrong, expected in (
-            (chunk["stars"], ~stars.isin(range(1, 6)), "stars must be a whole number from 1 to 5"),
+            (given, ~stars.isin(range(1, 6)) | is_bool, "stars must be a whole number from 1 to 5"),
             (texts, texts.map(lambda text: not isinstance(text, str)), "text must be a string"),
+            (
+                texts,
+                texts.map(lambda text: isinstance(text, str) and not is_unicode(text)),
+                "text must be valid Unicode",
+            ),
         ):
             wrong = wrong.to_numpy(bool)
             if wrong.any():

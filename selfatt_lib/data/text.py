@@ -43,7 +43,7 @@ def tokenize(text, max_tokens=None, lower=True):
     Returns
     -------
     list of str
-        Without white space.
+        Without white space. Of a word of more than 300 characters, only the first 300 are read.
 
     Examples
     --------
