@@ -34,7 +34,7 @@ PAGE = """<!DOCTYPE html>
 </head>
 <body>
 <header class="selfatt"><h1>{title}</h1>
-<p class="note">The darker a word, the more attention it got, summed over the hops; point at it for the number. Underlined: not in
+<p class="note">The stronger its colour, the more attention a word got, summed over the hops; point at it for the number. Underlined: not in
 the model's vocabulary.</p></header>
 {body}
 </body>
@@ -127,7 +127,7 @@ def _stars(stars):
 
 
 def _shaded(prediction, weights):
-    """Mark each token, the one with the most weight darkest."""
+    """Mark each token, the one with the most weight strongest."""
     shades = np.asarray(weights) / max(float(np.max(weights)), 1e-12)
     return " ".join(
         f'<mark{"" if known else " class=unknown"} style="--a:{0.85 * shade:.2f}" title="{weight:.3f}">{escape(token)}</mark>'

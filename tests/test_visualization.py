@@ -79,7 +79,7 @@ def test_the_stars_predicted_and_given_are_told_apart():
     assert labels == ["4 of 5 stars", "5 of 5 stars", "4 of 5 stars", "1 of 5 stars"]
 
 
-def test_the_darkest_word_is_the_one_with_most_attention():
+def test_the_strongest_colour_is_the_one_with_most_attention():
     page = Page(attention_html([make_prediction(["a", "b", "c"])]))
     shades = [float(attributes["style"].removeprefix("--a:")) for tag, attributes in page.tags if tag == "mark"][3:6]
     assert shades == sorted(shades)
