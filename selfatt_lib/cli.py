@@ -7,13 +7,6 @@ from pathlib import Path
 
 import click
 
-PREFIXES = {
-    "self-attentive BiLSTM": "",
-    "TF-IDF + logistic regression": "tfidf_",
-    "always the commonest star": "majority_",
-}
-SCORES = ("accuracy", "weighted_f1")
-
 
 @contextmanager
 def one_sentence():
@@ -63,31 +56,32 @@ def predict(run, texts, as_json):
 @click.argument("run")
 def summary(run):
     """Print what the run directory RUN reached."""
-    folder = Path(run)
+    path = Path(run, "metrics.json")
     with one_sentence():
-        if not (folder / "metrics.json").is_file():
+        if not path.is_file():
             raise FileNotFoundError(f"{run!r} holds no finished run: it has no metrics.json")
-        from selfatt_lib.training import read_json
+        try:
+            table = _table(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged: {error!r}") from error
+    click.echo(table)
+    for name, file in (("executed notebook", "training.ipynb"), ("attention", "attention.html")):
+        if Path(run, file).exists():
+            click.echo(f"{name:<20}{Path(run, file)}")
+    click.echo(f'try next            .venv/bin/selfatt predict {run} "The food was great."')
 
-        metrics = read_json(folder / "metrics.json")
-        needed = ("valid_size", "train_size", "best_epoch", "epochs", "seconds", "device", "seed")
-        missing = [
-            name
-            for name in (*needed, *(prefix + score for prefix in PREFIXES.values() for score in SCORES))
-            if name not in metrics
-        ]
-        if missing:
-            raise ValueError(f"{folder / 'metrics.json'} is damaged: it has no {', '.join(missing)}")
 
+def _table(metrics):
     heading = f"{metrics['valid_size']:,} held-out reviews, {metrics['train_size']:,} trained on"
-    click.echo(f"\n{heading:<48}accuracy  weighted F1")
-    for name, prefix in PREFIXES.items():
-        click.echo(f"  {name:<46}{metrics[prefix + 'accuracy']:8.3f}{metrics[prefix + 'weighted_f1']:13.3f}")
-    click.echo(
+    lines = [f"\n{heading:<48}accuracy  weighted F1"]
+    for name, prefix in (
+        ("self-attentive BiLSTM", ""),
+        ("TF-IDF + logistic regression", "tfidf_"),
+        ("always the commonest star", "majority_"),
+    ):
+        lines.append(f"  {name:<46}{metrics[prefix + 'accuracy']:8.3f}{metrics[prefix + 'weighted_f1']:13.3f}")
+    lines.append(
         f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was the best; "
         f"{metrics['seconds']:.0f} s of training on {metrics['device']}, seed {metrics['seed']}"
     )
-    for name, file in (("executed notebook", "training.ipynb"), ("attention", "attention.html")):
-        if (folder / file).exists():
-            click.echo(f"{name:<20}{folder / file}")
-    click.echo(f'try next            .venv/bin/selfatt predict {run} "The food was great."')
+    return "\n".join(lines)

@@ -215,23 +215,6 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path):
-    """Read a JSON file that holds an object.
-
-    Raises
-    ------
-    ValueError
-        It is damaged.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds no JSON object")
-    return content
-
-
 def _vocab_json(vocab):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Serialization of attached embedding")  # the vectors are among the weights
@@ -273,7 +256,7 @@ class RunDirectory:
 
     def __init__(self, config):
         self.config = config
-        self.path = Path(config.run_dir)
+        self.path = Path(config.run_dir).resolve()
         self.aside = None  # where an earlier run was moved
         if self.path.exists() and (not self.path.is_dir() or (not self._is_run() and any(self.path.glob("[!.]*")))):
             raise ValueError(
@@ -322,7 +305,7 @@ class RunDirectory:
         else:
             if self._is_run():
                 number = 1
-                while (aside := self.path.with_name(f"{self.path.resolve().name}.{number}")).exists():
+                while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
                     number += 1
                 self.aside = self.path.rename(aside)
             self.path.mkdir(parents=True, exist_ok=True)
@@ -332,15 +315,23 @@ class RunDirectory:
         write_text(self.path / "vocab.json", _vocab_json(vocab))
 
     def drop_equal_copy(self):
-        """Delete the earlier run that was moved aside, if this one came to the very same weights and nothing else lies with it."""
+        """Delete the earlier run that was moved aside, if this one has the very same arrays and nothing else lies with that one."""
         if self.aside and {path.name for path in self.aside.iterdir()} <= self.FILES:
-            old, new = self.aside / "model.params", self.path / "model.params"
-            if old.exists() and filecmp.cmp(old, new, shallow=False):
+            arrays = ["model.params", "checkpoint.params"]
+            equal, _, _ = filecmp.cmpfiles(self.aside, self.path, arrays, shallow=False)
+            if equal == arrays:
                 shutil.rmtree(self.aside)
 
     def read(self, name):
-        """Return the content of a JSON file of the run: a dict."""
-        return read_json(self.path / name)
+        """Return the content of a JSON file of the run: a dict. Raises ValueError if it is damaged."""
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} is damaged: it holds no JSON object")
+        return content
 
     def history(self):
         """Return the epochs so far: list of dict."""

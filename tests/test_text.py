@@ -72,6 +72,7 @@ def test_many_cores_give_the_same_as_one(monkeypatch):
 def test_no_texts_are_no_tokens():
     tokenized = tokenize_all([])
     assert len(tokenized) == len(tokenized.ids) == 0
+    assert len(tokenized.encode(build_vocab(tokenized))) == 0
 
 
 def test_the_vocabulary_holds_the_commonest_words_and_unknown_is_unknown():

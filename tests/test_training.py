@@ -377,6 +377,16 @@ def test_a_run_killed_while_its_folder_was_made_can_be_begun_again(tmp_path):
     assert (path / "vocab.json").exists()
 
 
+def test_a_longer_run_with_the_same_best_epoch_is_not_dropped(tmp_path):
+    # so small a learning rate never changes a prediction: the first epoch is the best of both
+    parameters = {"valid_size": 20, "learning_rate": 1e-12}
+    finish(prepare(tmp_path / "run", make_reviews(80), epochs=3, **parameters))
+    finish(prepare(tmp_path / "run", make_reviews(80), epochs=1, **parameters))
+    best = [(tmp_path / name / "model.params").read_bytes() for name in ("run", "run.1")]
+    assert best[0] == best[1]
+    assert (tmp_path / "run.1" / "metrics.jsonl").read_text().count("\n") == 3
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [

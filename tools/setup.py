@@ -61,20 +61,11 @@ def requirements(lock, names):
 
 def install(arguments, number):
     """Run pip, show how far it is of so many packages, and return whether it succeeded. What it says goes to .venv/install.log."""
-    command = [
-        VENV / "bin" / "python",
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--no-build-isolation",
-    ]
+    options = ["--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+    command = [VENV / "bin" / "python", "-m", "pip", "install", *options, *arguments]
     started, done, shown = time.monotonic(), 0, sys.stdout.isatty()
     with open(VENV / "install.log", "a+") as log:
-        with subprocess.Popen(
-            [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as pip:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
             for line in pip.stdout:
                 log.write(line)
                 done += line.startswith(("Collecting ", "Processing ", "Requirement already"))

@@ -87,7 +87,7 @@ class TokenizedTexts:
     def encode(self, vocab):
         """Return the same texts, numbered by a vocabulary."""
         numbers = np.array(vocab[self.words], dtype=np.int32)
-        return TokenizedTexts(vocab.idx_to_token, numbers[self.ids] if len(self.ids) else self.ids, self.offsets)
+        return TokenizedTexts(vocab.idx_to_token, numbers[self.ids], self.offsets)
 
 
 def tokenize_all(texts, max_tokens=100, lower=True):
