@@ -25,7 +25,12 @@ def main():
 @main.command()
 @click.argument("run")
 @click.argument("texts", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines with probabilities, tokens and attention.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON lines with probabilities, tokens and attention.",
+)
 def predict(run, texts, as_json):
     """Predict the stars of TEXTS with the run directory RUN, for example runs/quick.
 
@@ -42,14 +47,18 @@ def predict(run, texts, as_json):
             line = {
                 "text": prediction.text,
                 "stars": prediction.stars,
-                "probabilities": prediction.probabilities.astype(float).round(6).tolist(),
+                "probabilities": prediction.probabilities.astype(float)
+                .round(6)
+                .tolist(),
                 "tokens": prediction.tokens,
                 "attention": prediction.attention.astype(float).round(6).tolist(),
             }
             click.echo(json.dumps(line, ensure_ascii=False))
         else:
             stars = "★" * prediction.stars + "☆" * (5 - prediction.stars)
-            click.echo(f"{stars}  {prediction.probabilities.max():.2f}  {prediction.text}")
+            click.echo(
+                f"{stars}  {prediction.probabilities.max():.2f}  {prediction.text}"
+            )
 
 
 @main.command()
@@ -59,16 +68,23 @@ def summary(run):
     path = Path(run, "metrics.json")
     with one_sentence():
         if not path.is_file():
-            raise FileNotFoundError(f"{run!r} holds no finished run: it has no metrics.json")
+            raise FileNotFoundError(
+                f"{run!r} holds no finished run: it has no metrics.json"
+            )
         try:
             table = _table(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged: {error!r}") from error
     click.echo(table)
-    for name, file in (("executed notebook", "training.ipynb"), ("attention", "attention.html")):
+    for name, file in (
+        ("executed notebook", "training.ipynb"),
+        ("attention", "attention.html"),
+    ):
         if Path(run, file).exists():
             click.echo(f"{name:<20}{Path(run, file)}")
-    click.echo(f'try next            .venv/bin/selfatt predict {run} "The food was great."')
+    click.echo(
+        f'try next            .venv/bin/selfatt predict {run} "The food was great."'
+    )
 
 
 def _table(metrics):
@@ -79,7 +95,9 @@ def _table(metrics):
         ("TF-IDF + logistic regression", "tfidf_"),
         ("always the commonest star", "majority_"),
     ):
-        lines.append(f"  {name:<46}{metrics[prefix + 'accuracy']:8.3f}{metrics[prefix + 'weighted_f1']:13.3f}")
+        lines.append(
+            f"  {name:<46}{metrics[prefix + 'accuracy']:8.3f}{metrics[prefix + 'weighted_f1']:13.3f}"
+        )
     lines.append(
         f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was the best; "
         f"{metrics['seconds']:.0f} s of training on {metrics['device']}, seed {metrics['seed']}"

@@ -44,7 +44,11 @@ class BiLSTM(gluon.HybridBlock):
         def reverse(sequence):
             return F.SequenceReverse(sequence, valid_length, use_sequence_length=True)
 
-        return F.concat(self.forward_lstm(inputs), reverse(self.backward_lstm(reverse(inputs))), dim=-1)
+        return F.concat(
+            self.forward_lstm(inputs),
+            reverse(self.backward_lstm(reverse(inputs))),
+            dim=-1,
+        )
 
 
 class SelfAttention(gluon.HybridBlock):
@@ -75,14 +79,18 @@ class SelfAttention(gluon.HybridBlock):
     def __init__(self, units, hops, input_size=0, **kwargs):
         super().__init__(**kwargs)
         with self.name_scope():
-            self.w_s1 = nn.Dense(units, in_units=input_size, use_bias=False, flatten=False)
+            self.w_s1 = nn.Dense(
+                units, in_units=input_size, use_bias=False, flatten=False
+            )
             self.w_s2 = nn.Dense(hops, in_units=units, use_bias=False, flatten=False)
 
     def hybrid_forward(self, F, hidden, valid_length):
         scores = self.w_s2(F.tanh(self.w_s1(hidden)))  # (B, T, r)
         scores = F.transpose(scores, axes=(0, 2, 1))  # (B, r, T)
         # softmax wants one length for each row it normalises: (B, r)
-        length = F.broadcast_like(F.expand_dims(valid_length, 1), scores, lhs_axes=(1,), rhs_axes=(1,))
+        length = F.broadcast_like(
+            F.expand_dims(valid_length, 1), scores, lhs_axes=(1,), rhs_axes=(1,)
+        )
         attention = F.softmax(scores, F.cast(length, "int32"), axis=-1, use_length=True)
         return F.batch_dot(attention, hidden), attention
 
@@ -114,17 +122,31 @@ class PrunedLayer(gluon.HybridBlock):
     def __init__(self, hops, width, prune_p, prune_q, **kwargs):
         super().__init__(**kwargs)
         with self.name_scope():
-            self.row_weight = self.params.get("row_weight", shape=(hops, width, prune_p))
-            self.row_bias = self.params.get("row_bias", shape=(hops, 1, prune_p), init="zeros")
-            self.column_weight = self.params.get("column_weight", shape=(width, hops, prune_q))
-            self.column_bias = self.params.get("column_bias", shape=(width, 1, prune_q), init="zeros")
+            self.row_weight = self.params.get(
+                "row_weight", shape=(hops, width, prune_p)
+            )
+            self.row_bias = self.params.get(
+                "row_bias", shape=(hops, 1, prune_p), init="zeros"
+            )
+            self.column_weight = self.params.get(
+                "column_weight", shape=(width, hops, prune_q)
+            )
+            self.column_bias = self.params.get(
+                "column_bias", shape=(width, 1, prune_q), init="zeros"
+            )
 
-    def hybrid_forward(self, F, embedding, row_weight, row_bias, column_weight, column_bias):
+    def hybrid_forward(
+        self, F, embedding, row_weight, row_bias, column_weight, column_bias
+    ):
         rows = F.transpose(embedding, axes=(1, 0, 2))  # (r, B, 2u)
         columns = F.transpose(embedding, axes=(2, 0, 1))  # (2u, B, r)
         rows = F.broadcast_add(F.batch_dot(rows, row_weight), row_bias)  # (r, B, p)
-        columns = F.broadcast_add(F.batch_dot(columns, column_weight), column_bias)  # (2u, B, q)
-        parts = [F.flatten(F.transpose(part, axes=(1, 0, 2))) for part in (rows, columns)]
+        columns = F.broadcast_add(
+            F.batch_dot(columns, column_weight), column_bias
+        )  # (2u, B, q)
+        parts = [
+            F.flatten(F.transpose(part, axes=(1, 0, 2))) for part in (rows, columns)
+        ]
         return F.relu(F.concat(*parts, dim=-1))
 
 
@@ -223,10 +245,16 @@ class SelfAttentiveBiLSTM(gluon.HybridBlock):
             self.embedding.collect_params().setattr("grad_req", "null")
 
     def hybrid_forward(self, F, tokens, valid_length):
-        hidden = F.transpose(self.embedding_dropout(self.embedding(tokens)), axes=(1, 0, 2))  # (T, B, embedding)
+        hidden = F.transpose(
+            self.embedding_dropout(self.embedding(tokens)), axes=(1, 0, 2)
+        )  # (T, B, embedding)
         for number, layer in enumerate(self.layers):
-            hidden = layer(self.dropout(hidden) if number else hidden, valid_length)  # (T, B, 2u)
-        embedding, attention = self.attention(F.transpose(hidden, axes=(1, 0, 2)), valid_length)
+            hidden = layer(
+                self.dropout(hidden) if number else hidden, valid_length
+            )  # (T, B, 2u)
+        embedding, attention = self.attention(
+            F.transpose(hidden, axes=(1, 0, 2)), valid_length
+        )
         pooled = F.mean(embedding, axis=1) if self.pooling == "mean" else embedding
         logits = self.output(self.dropout(self.hidden(self.dropout(pooled))))
         return logits, attention
@@ -235,7 +263,9 @@ class SelfAttentiveBiLSTM(gluon.HybridBlock):
 def check_pooling(pooling, prune_p=None, prune_q=None):
     """Raise ValueError unless `pooling` is known and has the sizes that it needs."""
     if pooling not in POOLINGS:
-        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
+        raise ValueError(
+            f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}"
+        )
     if pooling == "prune" and not (prune_p and prune_q):
         raise ValueError(
             f"pooling='prune' needs prune_p and prune_q (for example 150 and 10); got {prune_p} and {prune_q}"

@@ -33,11 +33,21 @@ def diversity_penalty(attention, squared=True):
     >>> float(diversity_penalty(nd.array([[[1, 0], [1, 0]]])).asscalar())
     2.0
     """
-    overlap = nd.batch_dot(attention, attention, transpose_b=True)  # (batch, hops, hops)
-    difference = overlap - nd.eye(attention.shape[1], ctx=attention.context, dtype=attention.dtype)
+    overlap = nd.batch_dot(
+        attention, attention, transpose_b=True
+    )  # (batch, hops, hops)
+    difference = overlap - nd.eye(
+        attention.shape[1], ctx=attention.context, dtype=attention.dtype
+    )
     total = nd.sum(difference**2, axis=(1, 2))
     # The square root has no derivative at 0, where the plain norm's subgradient 0 is taken.
-    return total if squared else nd.where(total > 0, nd.sqrt(nd.maximum(total, 1e-12)), nd.zeros_like(total))
+    return (
+        total
+        if squared
+        else nd.where(
+            total > 0, nd.sqrt(nd.maximum(total, 1e-12)), nd.zeros_like(total)
+        )
+    )
 
 
 class WeightedSoftmaxCE(gluon.HybridBlock):
@@ -68,10 +78,14 @@ class WeightedSoftmaxCE(gluon.HybridBlock):
 
     def __init__(self, class_weights, **kwargs):
         super().__init__(**kwargs)
-        self.class_weights = self.params.get_constant("class_weights", nd.array(class_weights))
+        self.class_weights = self.params.get_constant(
+            "class_weights", nd.array(class_weights)
+        )
 
     def hybrid_forward(self, F, logits, labels, class_weights):
-        return -F.pick(F.log_softmax(logits, axis=-1), labels) * F.take(class_weights, labels)
+        return -F.pick(F.log_softmax(logits, axis=-1), labels) * F.take(
+            class_weights, labels
+        )
 
 
 def class_weights(stars, num_classes=5):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from selfatt_lib.data import Batches, tokenize_all
+from selfatt_lib.data import Batches, TokenizedTexts, tokenize_all
 from selfatt_lib.data.sources import is_unicode
 from selfatt_lib.model import SelfAttentiveBiLSTM
 from selfatt_lib.runtime import choose_device, mx, nlp
@@ -71,7 +71,11 @@ class Classifier:
             A file in it is damaged.
         """
         run_dir = Path(run_dir)
-        missing = [name for name in ("config.json", "vocab.json", "model.params") if not (run_dir / name).is_file()]
+        missing = [
+            name
+            for name in ("config.json", "vocab.json", "model.params")
+            if not (run_dir / name).is_file()
+        ]
         if missing:
             raise FileNotFoundError(
                 f"{str(run_dir)!r} is not a trained run: it has no {', '.join(missing)}. 'make train' makes one in runs/quick."
@@ -79,14 +83,30 @@ class Classifier:
         device = choose_device(device)
         try:
             config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-            vocab = nlp.Vocab.from_json((run_dir / "vocab.json").read_text(encoding="utf-8"))
+            vocab = nlp.Vocab.from_json(
+                (run_dir / "vocab.json").read_text(encoding="utf-8")
+            )
             model = SelfAttentiveBiLSTM(**config["model"])
             model.load_parameters(str(run_dir / "model.params"), ctx=device)
             if len(vocab) != config["model"]["vocab_size"]:
-                raise ValueError(f"vocab.json has {len(vocab)} words, config.json says {config['model']['vocab_size']}")
-            max_tokens, lower = config["training"]["max_tokens"], config["training"]["lower"]
-        except (ValueError, KeyError, TypeError, AttributeError, AssertionError, mx.MXNetError) as error:
-            raise ValueError(f"the run in {str(run_dir)!r} is damaged: {error!r}") from error
+                raise ValueError(
+                    f"vocab.json has {len(vocab)} words, config.json says {config['model']['vocab_size']}"
+                )
+            max_tokens, lower = (
+                config["training"]["max_tokens"],
+                config["training"]["lower"],
+            )
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            AssertionError,
+            mx.MXNetError,
+        ) as error:
+            raise ValueError(
+                f"the run in {str(run_dir)!r} is damaged: {error!r}"
+            ) from error
         model.hybridize()
         return cls(model, vocab, max_tokens, lower, device)
 
@@ -111,29 +131,81 @@ class Classifier:
             A text has no word or is not valid Unicode (with its place).
         """
         if isinstance(texts, str):
-            raise TypeError("predict takes a list of texts; put the text in brackets: predict([text])")
+            raise TypeError(
+                "predict takes a list of texts; put the text in brackets: predict([text])"
+            )
         texts = list(texts)
         for place, text in enumerate(texts, 1):
             if not isinstance(text, str):
-                raise TypeError(f"text {place} of {len(texts)} must be a string; got {text!r}")
+                raise TypeError(
+                    f"text {place} of {len(texts)} must be a string; got {text!r}"
+                )
             if not is_unicode(text):
                 raise ValueError(
                     f"text {place} of {len(texts)} is not valid Unicode; save or send it as UTF-8: {text[:40]!r}"
                 )
-        if not texts:
-            return []
         tokenized = tokenize_all(texts, self.max_tokens, self.lower)
         if not tokenized.lengths.all():
+            place = int(tokenized.lengths.argmin())
             raise ValueError(
-                f"text {int(tokenized.lengths.argmin()) + 1} of {len(texts)} has no word; got {texts[int(tokenized.lengths.argmin())]!r}"
+                f"text {place + 1} of {len(texts)} has no word; got {texts[place]!r}"
             )
-        batches = Batches(tokenized.encode(self.vocab), np.ones(len(texts)), self.vocab, batch_size)
+        tokens = [
+            [tokenized.words[i] for i in tokenized[number]]
+            for number in range(len(texts))
+        ]
+        return self._predict(texts, tokens, batch_size)
+
+    def predict_tokens(self, tokens, batch_size=64):
+        """Predict the stars of texts that are split into tokens already: to leave a word out, to put another in its place.
+
+        Parameters
+        ----------
+        tokens : list of list of str
+            As `tokenize` returns them. Longer lists are clipped to the model's length.
+        batch_size : int, default 64
+
+        Returns
+        -------
+        list of Prediction
+
+        Raises
+        ------
+        ValueError
+            A list is empty, or not a list of strings (with its place).
+        """
+        for place, words in enumerate(tokens, 1):
+            if (
+                not isinstance(words, list)
+                or not words
+                or not all(isinstance(word, str) for word in words)
+            ):
+                raise ValueError(
+                    f"tokens {place} of {len(tokens)} must be a list of at least one string; got {words!r}"
+                )
+        clipped = [words[: self.max_tokens] for words in tokens]
+        return self._predict(
+            [" ".join(words) for words in clipped], clipped, batch_size
+        )
+
+    def _predict(self, texts, tokens, batch_size):
+        if not texts:
+            return []
+        ids = np.concatenate([self.vocab[words] for words in tokens]).astype(np.int32)
+        offsets = np.cumsum([0, *map(len, tokens)])
+        encoded = TokenizedTexts(self.vocab.idx_to_token, ids, offsets)
+        batches = Batches(encoded, np.ones(len(texts)), self.vocab, batch_size)
         predictions = [None] * len(texts)
-        for numbers, (tokens, valid_length, _) in zip(batches.sampler(), batches):
-            logits, attention = self.model(tokens.as_in_context(self.device), valid_length.as_in_context(self.device))
-            probabilities, attention = mx.nd.softmax(logits).asnumpy(), attention.asnumpy()
+        for numbers, (ids, valid_length, _) in zip(batches.sampler(), batches):
+            logits, attention = self.model(
+                ids.as_in_context(self.device), valid_length.as_in_context(self.device)
+            )
+            probabilities, attention = (
+                mx.nd.softmax(logits).asnumpy(),
+                attention.asnumpy(),
+            )
             for row, number in enumerate(numbers):
-                words = [tokenized.words[i] for i in tokenized[number]]
+                words = tokens[number]
                 predictions[number] = Prediction(
                     text=texts[number],
                     stars=int(probabilities[row].argmax()) + 1,

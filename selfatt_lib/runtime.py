@@ -25,7 +25,16 @@ _RENAMED = {
     "product": "prod",  # numpy_dispatch_protocol
 }
 _CONSTANTS = {"NINF": -np.inf, "PZERO": 0.0, "NZERO": -0.0}  # numpy.utils
-_LOOKED_UP_ONLY = ("in1d", "msort", "mirr", "npv", "pmt", "ppmt", "pv", "rate")  # numpy.fallback
+_LOOKED_UP_ONLY = (
+    "in1d",
+    "msort",
+    "mirr",
+    "npv",
+    "pmt",
+    "ppmt",
+    "pv",
+    "rate",
+)  # numpy.fallback
 
 
 def _removed(name):
@@ -76,7 +85,9 @@ def choose_device(name="auto"):
     if name == "cpu" or (name == "auto" and not mx.context.num_gpus()):
         return mx.cpu()
     if not gpu and name != "auto":
-        raise ValueError(f"device must be 'auto', 'cpu', 'gpu' or 'gpu:N' with a whole number N; got {name!r}")
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'gpu' or 'gpu:N' with a whole number N; got {name!r}"
+        )
     device = mx.gpu(int(gpu.group(1) or 0) if gpu else 0)
     try:
         (mx.nd.ones(1, ctx=device) + 1).asscalar()

@@ -22,10 +22,19 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
+from selfatt_lib.data import (
+    Batches,
+    TokenizedTexts,
+    build_vocab,
+    load_glove,
+    load_reviews,
+    split_reviews,
+    tokenize_all,
+)
 from selfatt_lib.data.text import GLOVE_SIZES
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM, check_pooling
 from selfatt_lib.penalty import WeightedSoftmaxCE, class_weights, diversity_penalty
-from selfatt_lib.runtime import mx, seed_everything
+from selfatt_lib.runtime import choose_device, mx, nlp, seed_everything
 
 nd, gluon = mx.nd, mx.gluon
 
@@ -44,19 +53,32 @@ def _checked(default, expected, valid):
 def _whole(default, least=1, optional=False):
     expected = f"a whole number of at least {least}" + (" or None" if optional else "")
     return _checked(
-        default, expected, lambda value: (optional and value is None) or (type(value) is int and value >= least)
+        default,
+        expected,
+        lambda value: (
+            (optional and value is None) or (type(value) is int and value >= least)
+        ),
     )
 
 
 def _number(default, expected, within, optional=False):
     expected = f"a number {expected}" + (" or None" if optional else "")
     return _checked(
-        default, expected, lambda value: (optional and value is None) or (type(value) in (int, float) and within(value))
+        default,
+        expected,
+        lambda value: (
+            (optional and value is None)
+            or (type(value) in (int, float) and within(value))
+        ),
     )
 
 
 def _choice(default, choices):
-    return _checked(default, f"one of {', '.join(map(repr, choices))}", lambda value: value in choices)
+    return _checked(
+        default,
+        f"one of {', '.join(map(repr, choices))}",
+        lambda value: value in choices,
+    )
 
 
 def _flag(default):
@@ -64,7 +86,11 @@ def _flag(default):
 
 
 def _text(default):
-    return _checked(default, "a text that is not empty", lambda value: type(value) is str and bool(value.strip()))
+    return _checked(
+        default,
+        "a text that is not empty",
+        lambda value: type(value) is str and bool(value.strip()),
+    )
 
 
 def _valid_class_weights(value):
@@ -121,24 +147,36 @@ class TrainingConfig:
     prune_p: int | None = _whole(None, optional=True)
     prune_q: int | None = _whole(None, optional=True)
     dropout: float = _number(0.5, "from 0 to below 1", lambda value: 0 <= value < 1)
-    embedding_dropout: float = _number(0.3, "from 0 to below 1", lambda value: 0 <= value < 1)
+    embedding_dropout: float = _number(
+        0.3, "from 0 to below 1", lambda value: 0 <= value < 1
+    )
 
     class_weights: list | str | None = _checked(
         None, "None, 'auto' or a list of five numbers above 0", _valid_class_weights
     )
-    penalty_coefficient: float = _number(0.03, "of at least 0", lambda value: 0 <= value < float("inf"))
+    penalty_coefficient: float = _number(
+        0.03, "of at least 0", lambda value: 0 <= value < float("inf")
+    )
     squared_penalty: bool = _flag(True)
 
     epochs: int = _whole(8)
-    learning_rate: float = _number(0.003, "above 0", lambda value: 0 < value < float("inf"))
-    clip_norm: float | None = _number(0.5, "above 0", lambda value: 0 < value < float("inf"), optional=True)
+    learning_rate: float = _number(
+        0.003, "above 0", lambda value: 0 < value < float("inf")
+    )
+    clip_norm: float | None = _number(
+        0.5, "above 0", lambda value: 0 < value < float("inf"), optional=True
+    )
     patience: int | None = _whole(None, optional=True)
     batch_size: int = _whole(64)
     num_buckets: int = _whole(10)
-    bucket_ratio: float = _number(0.5, "of at least 0", lambda value: 0 <= value < float("inf"))
+    bucket_ratio: float = _number(
+        0.5, "of at least 0", lambda value: 0 <= value < float("inf")
+    )
 
     seed: int = _checked(
-        0, "a whole number from 0 to 2**31 - 1", lambda value: type(value) is int and 0 <= value < 2**31
+        0,
+        "a whole number from 0 to 2**31 - 1",
+        lambda value: type(value) is int and 0 <= value < 2**31,
     )
     device: str = _text("auto")
     run_dir: str = _text("runs/quick")
@@ -148,7 +186,9 @@ class TrainingConfig:
         for parameter in fields(self):
             value = getattr(self, parameter.name)
             if not parameter.metadata["valid"](value):
-                raise ValueError(f"{parameter.name} must be {parameter.metadata['expected']}; got {value!r}")
+                raise ValueError(
+                    f"{parameter.name} must be {parameter.metadata['expected']}; got {value!r}"
+                )
         check_pooling(self.pooling, self.prune_p, self.prune_q)
 
     @classmethod
@@ -166,7 +206,9 @@ class TrainingConfig:
         given = {
             name: value
             for name, value in namespace.items()
-            if isinstance(value, plain) and not name.startswith("_") and name not in ("In", "Out")
+            if isinstance(value, plain)
+            and not name.startswith("_")
+            and name not in ("In", "Out")
         }
         known = [parameter.name for parameter in fields(cls)]
         again = any(isinstance(value, cls) for value in namespace.values())
@@ -176,7 +218,11 @@ class TrainingConfig:
                     del given[name]
                     continue
                 close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(known)}"
+                hint = (
+                    f"did you mean {close[0]!r}?"
+                    if close
+                    else f"known are: {', '.join(known)}"
+                )
                 raise ValueError(f"there is no parameter {name!r}; {hint}")
         return cls(**given)
 
@@ -188,8 +234,14 @@ class TrainingConfig:
     def model_arguments(self, vocab_size):
         """Return the arguments of `SelfAttentiveBiLSTM` as a dict."""
         wanted = inspect.signature(SelfAttentiveBiLSTM.__init__).parameters
-        sizes = {"vocab_size": vocab_size, "embedding_size": GLOVE_SIZES[self.embedding], "num_classes": len(STARS)}
-        return {name: value for name, value in asdict(self).items() if name in wanted} | sizes
+        sizes = {
+            "vocab_size": vocab_size,
+            "embedding_size": GLOVE_SIZES[self.embedding],
+            "num_classes": len(STARS),
+        }
+        return {
+            name: value for name, value in asdict(self).items() if name in wanted
+        } | sizes
 
 
 # The run directory
@@ -217,7 +269,9 @@ def write_text(path, text):
 
 def _vocab_json(vocab):
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Serialization of attached embedding")  # the vectors are among the weights
+        warnings.filterwarnings(
+            "ignore", "Serialization of attached embedding"
+        )  # the vectors are among the weights
         return vocab.to_json()
 
 
@@ -240,7 +294,11 @@ class RunDirectory:
         `resume` is set and the run there has other parameters, or the folder holds something that is not a run.
     """
 
-    NOT_COMPARED = ("resume", "run_dir", "device")  # may differ between a run and its continuation
+    NOT_COMPARED = (
+        "resume",
+        "run_dir",
+        "device",
+    )  # may differ between a run and its continuation
     FILES = frozenset(
         [
             "config.json",
@@ -258,7 +316,10 @@ class RunDirectory:
         self.config = config
         self.path = Path(config.run_dir).resolve()
         self.aside = None  # where an earlier run was moved
-        if self.path.exists() and (not self.path.is_dir() or (not self._is_run() and any(self.path.glob("[!.]*")))):
+        if self.path.exists() and (
+            not self.path.is_dir()
+            or (not self._is_run() and any(self.path.glob("[!.]*")))
+        ):
             raise ValueError(
                 f"run_dir {config.run_dir!r} exists and is not a run (it has no config.json). Choose another run_dir."
             )
@@ -267,13 +328,7 @@ class RunDirectory:
                 raise FileNotFoundError(
                     f"resume=True, but {config.run_dir!r} holds no run. Start it with resume=False."
                 )
-            then = self.read("config.json").get("training", {})
-            differences = [
-                f"{name} was {then.get(name)!r}, now {value!r}"
-                for name, value in asdict(config).items()
-                if name not in self.NOT_COMPARED and then.get(name) != value
-            ]
-            if differences:
+            if differences := self._differences():
                 raise ValueError(
                     f"resume=True, but the run in {config.run_dir!r} has other parameters: {'; '.join(differences)}. "
                     "Give the same ones, or choose another run_dir."
@@ -281,6 +336,22 @@ class RunDirectory:
 
     def _is_run(self):
         return (self.path / "config.json").is_file()
+
+    def _differences(self):
+        then = self.read("config.json").get("training", {})
+        return [
+            f"{name} was {then.get(name)!r}, now {value!r}"
+            for name, value in asdict(self.config).items()
+            if name not in self.NOT_COMPARED and then.get(name) != value
+        ]
+
+    def is_finished(self):
+        """Tell whether the folder holds a finished run of these very parameters, so that it need not be trained again."""
+        return (
+            self._is_run()
+            and (self.path / "metrics.json").is_file()
+            and not self._differences()
+        )
 
     def begin(self, vocab, train_reviews, valid_reviews):
         """Make the folder ready. An earlier run in it that is not resumed is moved aside, to the next free ``run_dir.N``.
@@ -296,7 +367,9 @@ class RunDirectory:
             The run is resumed, but the reviews have changed since it began.
         """
         reviews = pd.concat([train_reviews, valid_reviews])[["text", "stars"]]
-        fingerprint = hashlib.sha256(pd.util.hash_pandas_object(reviews, index=False).to_numpy().tobytes()).hexdigest()
+        fingerprint = hashlib.sha256(
+            pd.util.hash_pandas_object(reviews, index=False).to_numpy().tobytes()
+        ).hexdigest()
         if self.config.resume:
             if self.read("config.json").get("reviews") != fingerprint:
                 raise ValueError(
@@ -305,12 +378,18 @@ class RunDirectory:
         else:
             if self._is_run():
                 number = 1
-                while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+                while (
+                    aside := self.path.with_name(f"{self.path.name}.{number}")
+                ).exists():
                     number += 1
                 self.aside = self.path.rename(aside)
             self.path.mkdir(parents=True, exist_ok=True)
             model = self.config.model_arguments(len(vocab))
-            config = {"training": asdict(self.config), "model": model, "reviews": fingerprint}
+            config = {
+                "training": asdict(self.config),
+                "model": model,
+                "reviews": fingerprint,
+            }
             write_text(self.path / "config.json", json.dumps(config, indent=2))
         write_text(self.path / "vocab.json", _vocab_json(vocab))
 
@@ -337,16 +416,25 @@ class RunDirectory:
         """Return the epochs so far: list of dict."""
         path = self.path / "metrics.jsonl"
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+            return (
+                [json.loads(line) for line in path.read_text().splitlines()]
+                if path.exists()
+                else []
+            )
         except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}. Start the run anew with resume=False.") from None
+            raise ValueError(
+                f"{path} is damaged: {error}. Start the run anew with resume=False."
+            ) from None
 
     def save_epoch(self, model, trainer, history, is_best):
         """Keep an epoch. Whenever this is cut short, the epochs before it are intact: the checkpoint comes last and counts."""
         if is_best:
             with replacing(self.path / "model.params") as temporary:
                 model.save_parameters(str(temporary))
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in history))
+        write_text(
+            self.path / "metrics.jsonl",
+            "".join(json.dumps(epoch) + "\n" for epoch in history),
+        )
         with replacing(self.path / "checkpoint.params") as temporary:
             nd.save(str(temporary), checkpoint(model, trainer, len(history)))
 
@@ -364,7 +452,9 @@ class RunDirectory:
         try:
             done = restore(nd.load(str(path)), model, trainer)
         except (mx.MXNetError, KeyError, TypeError, AssertionError) as error:
-            raise ValueError(f"{path} is damaged: {error}. Start the run anew with resume=False.") from error
+            raise ValueError(
+                f"{path} is damaged: {error}. Start the run anew with resume=False."
+            ) from error
         history = self.history()[:done]
         if len(history) < done or not (self.path / "model.params").exists():
             raise ValueError(
@@ -379,7 +469,10 @@ def checkpoint(model, trainer, epoch):
 
     The random generators are not in it: each epoch seeds them anew.
     """
-    state = {f"weight:{name}": parameter.data().as_in_context(mx.cpu()) for name, parameter in _named_parameters(model)}
+    state = {
+        f"weight:{name}": parameter.data().as_in_context(mx.cpu())
+        for name, parameter in _named_parameters(model)
+    }
     for index, moments in trainer._updaters[0].states.items():
         for name, moment in zip(("mean", "variance"), moments):
             state[f"{name}:{index}"] = moment.as_in_context(mx.cpu())
@@ -399,7 +492,8 @@ def restore(state, model, trainer):
         if kind == "mean":
             device = trainer._params[int(index)].list_ctx()[0]
             updater.states[int(index)] = tuple(
-                state[f"{part}:{index}"].as_in_context(device) for part in ("mean", "variance")
+                state[f"{part}:{index}"].as_in_context(device)
+                for part in ("mean", "variance")
             )
             updater.states_synced[int(index)] = True
             optimizer._index_update_count[int(index)] = optimizer.num_update
@@ -408,10 +502,79 @@ def restore(state, model, trainer):
 
 def _named_parameters(model):
     """Return names and parameters; the names are without the model's own prefix, which counts the models of a process."""
-    return [(name.removeprefix(model.prefix), parameter) for name, parameter in model.collect_params().items()]
+    return [
+        (name.removeprefix(model.prefix), parameter)
+        for name, parameter in model.collect_params().items()
+    ]
 
 
 # Training
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Reviews made ready for training.
+
+    Attributes
+    ----------
+    train_reviews, valid_reviews : DataFrame
+        With ``text`` and ``stars``.
+    train_tokens, valid_tokens : TokenizedTexts
+    vocab : gluonnlp.Vocab
+        Of the training reviews, with word vectors attached.
+    train_batches, valid_batches : Batches
+        The first are shuffled.
+    """
+
+    train_reviews: pd.DataFrame
+    valid_reviews: pd.DataFrame
+    train_tokens: TokenizedTexts
+    valid_tokens: TokenizedTexts
+    vocab: nlp.Vocab
+    train_batches: Batches
+    valid_batches: Batches
+
+
+def prepare(config, reviews=None):
+    """Do what the data chapter does step by step: load, split, tokenize, number, attach word vectors, batch.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    reviews : DataFrame, optional
+        Taken instead of those that ``config.dataset`` names.
+
+    Returns
+    -------
+    Corpus
+
+    Raises
+    ------
+    As `load_reviews`, `split_reviews` and `load_glove` do.
+    """
+    if reviews is None:
+        reviews = load_reviews(config.dataset, config.sample_size, config.seed)
+    parts = split_reviews(reviews, config.valid_size, config.train_size, config.seed)
+    tokens = [
+        tokenize_all(part["text"], config.max_tokens, config.lower) for part in parts
+    ]
+    vocab = build_vocab(tokens[0], config.vocab_size)
+    vocab.set_embedding(load_glove(config.embedding, vocab.idx_to_token))
+    bucketing = {
+        name: getattr(config, name)
+        for name in ("batch_size", "num_buckets", "bucket_ratio")
+    }
+    batches = [
+        Batches(
+            part_tokens.encode(vocab),
+            part["stars"],
+            vocab,
+            shuffle=shuffle,
+            **bucketing,
+        )
+        for part, part_tokens, shuffle in zip(parts, tokens, (True, False))
+    ]
+    return Corpus(*parts, *tokens, vocab, *batches)
 
 
 def build_model(config, vocab, device):
@@ -441,14 +604,24 @@ def build_objective(config, train_stars, device):
 
     Cross-entropy, weighted or not, plus the penalty: Lin et al. (2017), section 2.2.
     """
-    weights = class_weights(train_stars) if config.class_weights == "auto" else config.class_weights
-    cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss() if weights is None else WeightedSoftmaxCE(weights)
+    weights = (
+        class_weights(train_stars)
+        if config.class_weights == "auto"
+        else config.class_weights
+    )
+    cross_entropy = (
+        gluon.loss.SoftmaxCrossEntropyLoss()
+        if weights is None
+        else WeightedSoftmaxCE(weights)
+    )
     cross_entropy.initialize(ctx=device)
 
     def objective(logits, attention, stars):
         loss = cross_entropy(logits, stars - 1)
         if config.penalty_coefficient:
-            loss = loss + config.penalty_coefficient * diversity_penalty(attention, config.squared_penalty)
+            loss = loss + config.penalty_coefficient * diversity_penalty(
+                attention, config.squared_penalty
+            )
         return loss
 
     return objective
@@ -469,16 +642,23 @@ class _Tally:
         """Return loss, stars and predictions of all batches, or of the last so many."""
         parts = (self.losses, self.stars, self.predictions)
         loss, stars, predictions = (
-            np.concatenate([array.asnumpy() for array in part[-last if last else 0 :]]) for part in parts
+            np.concatenate([array.asnumpy() for array in part[-last if last else 0 :]])
+            for part in parts
         )
-        return float(loss.mean(dtype=np.float64)), stars.astype(int), predictions.astype(int)
+        return (
+            float(loss.mean(dtype=np.float64)),
+            stars.astype(int),
+            predictions.astype(int),
+        )
 
 
 def scores(stars, predictions):
     """Return ``{"accuracy", "weighted_f1"}`` of predicted stars."""
     return {
         "accuracy": float(accuracy_score(stars, predictions)),
-        "weighted_f1": float(f1_score(stars, predictions, average="weighted", zero_division=0)),
+        "weighted_f1": float(
+            f1_score(stars, predictions, average="weighted", zero_division=0)
+        ),
     }
 
 
@@ -498,6 +678,42 @@ def evaluate(model, batches, objective, device):
         logits, attention = model(tokens, valid_length)
         tally.add(objective(logits, attention, stars), logits, stars)
     return tally.read()
+
+
+def training_step(model, objective, trainer, batch, clip_norm=None):
+    """Move the weights once, down the gradient of a batch's mean loss.
+
+    Parameters
+    ----------
+    model : SelfAttentiveBiLSTM
+    objective : callable
+        From `build_objective`.
+    trainer : mxnet.gluon.Trainer
+    batch : list of NDArray
+        Tokens, valid length and stars, on the model's device.
+    clip_norm : float, optional
+        The gradient is shortened to this norm, taken over all weights together, if it is longer.
+
+    Returns
+    -------
+    loss : NDArray, shape (B,)
+    logits : NDArray, shape (B, 5)
+    """
+    tokens, valid_length, stars = batch
+    with mx.autograd.record():
+        logits, attention = model(tokens, valid_length)
+        loss = objective(logits, attention, stars)
+        mean_loss = loss.mean()
+    mean_loss.backward()
+    if clip_norm:
+        gradients = [
+            parameter.grad()
+            for parameter in trainer._params
+            if parameter.grad_req != "null"
+        ]
+        gluon.utils.clip_global_norm(gradients, clip_norm, check_isfinite=False)
+    trainer.step(1)
+    return loss, logits
 
 
 def train(run, model, objective, train_batches, valid_batches, device):
@@ -527,38 +743,49 @@ def train(run, model, objective, train_batches, valid_batches, device):
         The run is resumed and a file of it is damaged.
     """
     config = run.config
-    trainer = gluon.Trainer(model.collect_params(), "adam", {"learning_rate": config.learning_rate})
+    trainer = gluon.Trainer(
+        model.collect_params(), "adam", {"learning_rate": config.learning_rate}
+    )
     history = run.restore(model, trainer)
     done = len(history)
 
-    trained = [parameter for parameter in model.collect_params().values() if parameter.grad_req != "null"]
     steps = len(train_batches)
-    with tqdm(total=config.epochs * steps, initial=done * steps, desc="epoch", unit=" batches", mininterval=0.5) as bar:
+    with tqdm(
+        total=config.epochs * steps,
+        initial=done * steps,
+        desc="epoch",
+        unit=" batches",
+        mininterval=0.5,
+    ) as bar:
         for epoch in range(done + 1, config.epochs + 1):
-            if history and config.patience and epoch - 1 - _best(history)["epoch"] >= config.patience:
+            if (
+                history
+                and config.patience
+                and epoch - 1 - _best(history)["epoch"] >= config.patience
+            ):
                 break
             started = time.perf_counter()
             seed_everything(epoch_seed(config.seed, epoch))
-            trainer.set_learning_rate(config.learning_rate * LEARNING_RATE_DECAY ** ((epoch - 1) // 2))
+            trainer.set_learning_rate(
+                config.learning_rate * LEARNING_RATE_DECAY ** ((epoch - 1) // 2)
+            )
             bar.set_description(f"epoch {epoch} of {config.epochs}")
 
             tally = _Tally()
             for number, batch in enumerate(train_batches, 1):
-                tokens, valid_length, stars = (array.as_in_context(device) for array in batch)
-                with mx.autograd.record():
-                    logits, attention = model(tokens, valid_length)
-                    loss = objective(logits, attention, stars)
-                    mean_loss = loss.mean()
-                mean_loss.backward()
-                if config.clip_norm:
-                    gradients = [parameter.grad() for parameter in trained]
-                    gluon.utils.clip_global_norm(gradients, config.clip_norm, check_isfinite=False)
-                trainer.step(1)
-                tally.add(loss, logits, stars)
+                batch = [array.as_in_context(device) for array in batch]
+                loss, logits = training_step(
+                    model, objective, trainer, batch, config.clip_norm
+                )
+                tally.add(loss, logits, batch[-1])
                 if number % BATCHES_PER_READING == 0:
-                    recent_loss, recent_stars, predictions = tally.read(last=BATCHES_PER_READING)
+                    recent_loss, recent_stars, predictions = tally.read(
+                        last=BATCHES_PER_READING
+                    )
                     bar.set_postfix(
-                        loss=f"{recent_loss:.3f}", accuracy=f"{(recent_stars == predictions).mean():.3f}", refresh=False
+                        loss=f"{recent_loss:.3f}",
+                        accuracy=f"{(recent_stars == predictions).mean():.3f}",
+                        refresh=False,
                     )
                 bar.update()
 
@@ -568,14 +795,19 @@ def train(run, model, objective, train_batches, valid_batches, device):
                 ("valid", evaluate(model, valid_batches, objective, device)),
             ):
                 line[f"{part}_loss"] = loss
-                line |= {f"{part}_{name}": value for name, value in scores(stars, predictions).items()}
+                line |= {
+                    f"{part}_{name}": value
+                    for name, value in scores(stars, predictions).items()
+                }
             if not np.isfinite([line["train_loss"], line["valid_loss"]]).all():
                 raise RuntimeError(
                     f"the loss of epoch {epoch} is not finite: {line['train_loss']} in training, {line['valid_loss']} held out. "
                     "The epochs before it are kept. Lower learning_rate, or set clip_norm."
                 )
             history.append(line | {"seconds": time.perf_counter() - started})
-            run.save_epoch(model, trainer, history, is_best=_best(history)["epoch"] == epoch)
+            run.save_epoch(
+                model, trainer, history, is_best=_best(history)["epoch"] == epoch
+            )
     model.load_parameters(str(run.path / "model.params"), ctx=device)
     return pd.DataFrame(history)
 
@@ -611,18 +843,26 @@ def baselines(train_reviews, valid_reviews):
         tfidf = DummyClassifier()
     else:
         # Punctuation counts, as it does for the model; 50 000 terms, so that half a million long reviews fit into memory.
-        terms = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", max_features=50_000)
+        terms = TfidfVectorizer(
+            ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", max_features=50_000
+        )
         tfidf = make_pipeline(terms, LogisticRegression(C=3, max_iter=1000))
     found = {}
     for name, classifier in tqdm(
-        {"majority": DummyClassifier(), "tfidf": tfidf}.items(), desc="baselines", leave=False
+        {"majority": DummyClassifier(), "tfidf": tfidf}.items(),
+        desc="baselines",
+        leave=False,
     ):
         classifier.fit(train_reviews["text"].tolist(), stars)
-        found[name] = scores(valid_reviews["stars"], classifier.predict(valid_reviews["text"].tolist()))
+        found[name] = scores(
+            valid_reviews["stars"], classifier.predict(valid_reviews["text"].tolist())
+        )
     return found
 
 
-def write_metrics(run, history, stars, predictions, baseline_scores, train_size, device):
+def write_metrics(
+    run, history, stars, predictions, baseline_scores, train_size, device
+):
     """Write ``metrics.json`` and return it. The run is finished then.
 
     Parameters
@@ -643,7 +883,9 @@ def write_metrics(run, history, stars, predictions, baseline_scores, train_size,
         ``seconds`` are those of all epochs, before and after a resume.
     """
     metrics = scores(stars, predictions)
-    metrics["confusion_matrix"] = confusion_matrix(stars, predictions, labels=STARS).tolist()
+    metrics["confusion_matrix"] = confusion_matrix(
+        stars, predictions, labels=STARS
+    ).tolist()
     for name, values in baseline_scores.items():
         metrics |= {f"{name}_{score}": value for score, value in values.items()}
     metrics |= {
@@ -658,3 +900,39 @@ def write_metrics(run, history, stars, predictions, baseline_scores, train_size,
     write_text(run.path / "metrics.json", json.dumps(metrics, indent=2))
     run.drop_equal_copy()
     return metrics
+
+
+def fit(config, corpus=None):
+    """Do what the training chapter does step by step: prepare, train, compare with the baselines, fill the run directory.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    corpus : Corpus, optional
+        From `prepare`, which several runs can share.
+
+    Returns
+    -------
+    dict
+        The content of ``metrics.json``.
+    """
+    run = RunDirectory(config)
+    device = choose_device(config.device)
+    corpus = corpus or prepare(config)
+    model = build_model(config, corpus.vocab, device)
+    objective = build_objective(config, corpus.train_reviews["stars"], device)
+    run.begin(corpus.vocab, corpus.train_reviews, corpus.valid_reviews)
+    history = train(
+        run, model, objective, corpus.train_batches, corpus.valid_batches, device
+    )
+    _, stars, predictions = evaluate(model, corpus.valid_batches, objective, device)
+    baseline_scores = baselines(corpus.train_reviews, corpus.valid_reviews)
+    return write_metrics(
+        run,
+        history,
+        stars,
+        predictions,
+        baseline_scores,
+        len(corpus.train_reviews),
+        device,
+    )

@@ -67,7 +67,9 @@ def attention_heatmap(attention, tokens, ax=None):
         )
     hops = len(attention)
     if ax is None:
-        _, ax = plt.subplots(figsize=(1.6 + 0.62 * len(tokens), 1.2 + 0.42 * hops), layout="constrained")
+        _, ax = plt.subplots(
+            figsize=(1.6 + 0.62 * len(tokens), 1.2 + 0.42 * hops), layout="constrained"
+        )
     sns.heatmap(
         attention,
         ax=ax,
@@ -77,7 +79,9 @@ def attention_heatmap(attention, tokens, ax=None):
         fmt=".2f",
         annot_kws={"size": 8},
         linewidths=0.5,
-        xticklabels=[token.replace("$", r"\$") for token in tokens],  # matplotlib would read mathematics
+        xticklabels=[
+            token.replace("$", r"\$") for token in tokens
+        ],  # matplotlib would read mathematics
         yticklabels=[f"hop {hop}" for hop in range(1, hops + 1)],
         cbar_kws={"label": "attention"},
     )
@@ -105,7 +109,9 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
         HTML without scripts and without anything to fetch. Every text in it is escaped.
     """
     articles = []
-    for prediction, star in zip(predictions, [None] * len(predictions) if stars is None else stars, strict=True):
+    for prediction, star in zip(
+        predictions, [None] * len(predictions) if stars is None else stars, strict=True
+    ):
         given = "" if star is None else f" · given: {_stars(star)}"
         probability = prediction.probabilities[prediction.stars - 1]
         hops = "".join(
@@ -123,7 +129,9 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
 
 def _stars(stars):
     stars = int(stars)
-    return f'<span aria-label="{stars} of 5 stars">{"★" * stars}{"☆" * (5 - stars)}</span>'
+    return (
+        f'<span aria-label="{stars} of 5 stars">{"★" * stars}{"☆" * (5 - stars)}</span>'
+    )
 
 
 def _shaded(prediction, weights):
@@ -131,7 +139,9 @@ def _shaded(prediction, weights):
     shades = np.asarray(weights) / max(float(np.max(weights)), 1e-12)
     return " ".join(
         f'<mark{"" if known else " class=unknown"} style="--a:{0.85 * shade:.2f}" title="{weight:.3f}">{escape(token)}</mark>'
-        for token, known, shade, weight in zip(prediction.tokens, prediction.known, shades, weights)
+        for token, known, shade, weight in zip(
+            prediction.tokens, prediction.known, shades, weights
+        )
     )
 
 
@@ -149,13 +159,33 @@ def plot_history(history):
     """
     figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
     for ax, quantity in zip(axes, ("loss", "accuracy")):
-        ax.plot(history["epoch"], history[f"train_{quantity}"], "o-", color=TRAIN, label="training")
-        ax.plot(history["epoch"], history[f"valid_{quantity}"], "s--", color=HELD_OUT, label="held out")
+        ax.plot(
+            history["epoch"],
+            history[f"train_{quantity}"],
+            "o-",
+            color=TRAIN,
+            label="training",
+        )
+        ax.plot(
+            history["epoch"],
+            history[f"valid_{quantity}"],
+            "s--",
+            color=HELD_OUT,
+            label="held out",
+        )
         ax.set(xlabel="epoch", ylabel=quantity)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
     best = history.loc[history["valid_accuracy"].idxmax()]
-    axes[1].plot(best["epoch"], best["valid_accuracy"], "o", ms=13, mfc="none", color=HELD_OUT, label="kept")
+    axes[1].plot(
+        best["epoch"],
+        best["valid_accuracy"],
+        "o",
+        ms=13,
+        mfc="none",
+        color=HELD_OUT,
+        label="kept",
+    )
     axes[1].legend()
     return figure
 

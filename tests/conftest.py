@@ -5,9 +5,15 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 
-from selfatt_lib.data import Batches, build_vocab, load_glove, split_reviews, tokenize_all
+from selfatt_lib import training
 from selfatt_lib.runtime import mx
-from selfatt_lib.training import RunDirectory, TrainingConfig, build_model, build_objective, train
+from selfatt_lib.training import (
+    RunDirectory,
+    TrainingConfig,
+    build_model,
+    build_objective,
+    train,
+)
 
 mpl.use("agg")
 
@@ -26,7 +32,19 @@ def make_reviews(size, seed=0):
     stars = [rng.choice([1, 2, 3, 4, 5, 5]) for _ in range(size)]
     texts = [
         " ".join(
-            rng.choices(["the", "film", "was", "a", "story", "and", "I", *OPINIONS[star].split()], k=rng.randint(3, 30))
+            rng.choices(
+                [
+                    "the",
+                    "film",
+                    "was",
+                    "a",
+                    "story",
+                    "and",
+                    "I",
+                    *OPINIONS[star].split(),
+                ],
+                k=rng.randint(3, 30),
+            )
         )
         for star in stars
     ]
@@ -50,26 +68,19 @@ def prepare(run_dir, reviews=None, **parameters):
     config = TrainingConfig(run_dir=str(run_dir), **{**SMALL, **parameters})
     run = RunDirectory(config)
     device = mx.cpu()
-    reviews = make_reviews(300) if reviews is None else reviews
-    train_reviews, valid_reviews = split_reviews(reviews, config.valid_size, config.train_size, config.seed)
-    train_tokens, valid_tokens = (
-        tokenize_all(part["text"], config.max_tokens, config.lower) for part in (train_reviews, valid_reviews)
-    )
-    vocab = build_vocab(train_tokens, config.vocab_size)
-    vocab.set_embedding(load_glove(config.embedding, vocab.idx_to_token))
-    bucketing = {name: getattr(config, name) for name in ("batch_size", "num_buckets", "bucket_ratio")}
-    train_batches = Batches(train_tokens.encode(vocab), train_reviews["stars"], vocab, shuffle=True, **bucketing)
-    valid_batches = Batches(valid_tokens.encode(vocab), valid_reviews["stars"], vocab, **bucketing)
-    model = build_model(config, vocab, device)
-    objective = build_objective(config, train_reviews["stars"], device)
-    return SimpleNamespace(**locals())
+    corpus = training.prepare(config, make_reviews(300) if reviews is None else reviews)
+    model = build_model(config, corpus.vocab, device)
+    objective = build_objective(config, corpus.train_reviews["stars"], device)
+    return SimpleNamespace(**vars(corpus), **locals())
 
 
 def fit(prepared):
     """Do the training itself; return its history."""
     p = prepared
     p.run.begin(p.vocab, p.train_reviews, p.valid_reviews)
-    return train(p.run, p.model, p.objective, p.train_batches, p.valid_batches, p.device)
+    return train(
+        p.run, p.model, p.objective, p.train_batches, p.valid_batches, p.device
+    )
 
 
 @pytest.fixture(scope="session")

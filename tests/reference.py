@@ -33,14 +33,30 @@ def self_attentive_bilstm(tokens, weights, num_layers, pooling):
     for layer in range(num_layers):
         forward = lstm(hidden, *weights[f"forward{layer}"])
         backward = lstm(hidden[::-1], *weights[f"backward{layer}"])[::-1]
-        hidden = np.concatenate([forward, backward], axis=1)  # H, equations (1) to (4): (n, 2u)
-    attention = softmax(weights["W_s2"] @ np.tanh(weights["W_s1"] @ hidden.T))  # A, equation (6): (r, n)
+        hidden = np.concatenate(
+            [forward, backward], axis=1
+        )  # H, equations (1) to (4): (n, 2u)
+    attention = softmax(
+        weights["W_s2"] @ np.tanh(weights["W_s1"] @ hidden.T)
+    )  # A, equation (6): (r, n)
     embedding = attention @ hidden  # M, equation (7): (r, 2u)
-    if pooling == "prune":  # appendix A: a group of units for each row and for each column
-        rows = [m @ w + b[0] for m, w, b in zip(embedding, weights["row_weight"], weights["row_bias"])]
-        columns = [m @ w + b[0] for m, w, b in zip(embedding.T, weights["column_weight"], weights["column_bias"])]
+    if (
+        pooling == "prune"
+    ):  # appendix A: a group of units for each row and for each column
+        rows = [
+            m @ w + b[0]
+            for m, w, b in zip(embedding, weights["row_weight"], weights["row_bias"])
+        ]
+        columns = [
+            m @ w + b[0]
+            for m, w, b in zip(
+                embedding.T, weights["column_weight"], weights["column_bias"]
+            )
+        ]
         units = np.concatenate(rows + columns)
     else:
         pooled = embedding.mean(axis=0) if pooling == "mean" else embedding.reshape(-1)
         units = weights["hidden_weight"] @ pooled + weights["hidden_bias"]
-    return weights["output_weight"] @ np.maximum(units, 0) + weights["output_bias"], attention
+    return weights["output_weight"] @ np.maximum(units, 0) + weights[
+        "output_bias"
+    ], attention

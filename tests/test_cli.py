@@ -9,7 +9,9 @@ from selfatt_lib.training import write_text
 
 
 def run(*arguments, **options):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
+    return CliRunner().invoke(
+        main, [str(argument) for argument in arguments], **options
+    )
 
 
 def test_texts_are_predicted_one_a_line(trained):
@@ -18,17 +20,26 @@ def test_texts_are_predicted_one_a_line(trained):
     best, worst = done.output.splitlines()
     assert best.startswith("★★★★★")
     assert best.endswith("superb perfect love")
-    probability = Classifier.load(trained.run.path).predict(["superb perfect love"])[0].probabilities.max()
+    probability = (
+        Classifier.load(trained.run.path)
+        .predict(["superb perfect love"])[0]
+        .probabilities.max()
+    )
     assert f"  {probability:.2f}  " in best
     assert worst.startswith("★☆☆☆☆")
 
 
 def test_texts_are_read_from_standard_input_where_none_is_given(trained):
     done = run("predict", trained.run.path, input="superb film\n\nawful film\r\n")
-    assert [line.split("  ")[-1] for line in done.output.splitlines()] == ["superb film", "awful film"]
+    assert [line.split("  ")[-1] for line in done.output.splitlines()] == [
+        "superb film",
+        "awful film",
+    ]
 
 
-@pytest.mark.parametrize("order", [["--json", "superb café film"], ["superb café film", "--json"]])
+@pytest.mark.parametrize(
+    "order", [["--json", "superb café film"], ["superb café film", "--json"]]
+)
 def test_json_lines_hold_probabilities_tokens_and_attention(order, trained):
     line = json.loads(run("predict", trained.run.path, *order).output)
     assert line["text"] == "superb café film"
@@ -39,7 +50,9 @@ def test_json_lines_hold_probabilities_tokens_and_attention(order, trained):
     expected = Classifier.load(trained.run.path).predict(["superb café film"])[0]
     assert line["stars"] == expected.stars
     assert line["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
-    assert line["attention"] == [pytest.approx(hop, abs=1e-5) for hop in expected.attention]
+    assert line["attention"] == [
+        pytest.approx(hop, abs=1e-5) for hop in expected.attention
+    ]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +76,9 @@ def test_a_blank_text_is_refused(trained):
 def test_the_summary_sets_the_model_beside_its_baselines(tmp_path):
     names = ("accuracy", "weighted_f1")
     metrics = {
-        f"{who}{name}": value for who, value in (("", 0.6), ("tfidf_", 0.5), ("majority_", 0.3)) for name in names
+        f"{who}{name}": value
+        for who, value in (("", 0.6), ("tfidf_", 0.5), ("majority_", 0.3))
+        for name in names
     }
     metrics |= {
         "valid_size": 1400,
@@ -77,7 +92,13 @@ def test_the_summary_sets_the_model_beside_its_baselines(tmp_path):
     write_text(tmp_path / "metrics.json", json.dumps(metrics))
     write_text(tmp_path / "attention.html", "")
     output = run("summary", tmp_path).output
-    for expected in ("1,400 held-out reviews, 12,913 trained on", "0.600", "0.500", "0.300", "epoch 6 of 8"):
+    for expected in (
+        "1,400 held-out reviews, 12,913 trained on",
+        "0.600",
+        "0.500",
+        "0.300",
+        "epoch 6 of 8",
+    ):
         assert expected in output
     assert str(tmp_path / "attention.html") in output
     assert "training.ipynb" not in output  # there is none

@@ -13,11 +13,20 @@ REVIEWS = [[5, 2, 9, 4, 11, 3, 7], [6], [8, 8, 1, 0]]  # of 7, 1 and 4 tokens
 
 def make_model(pooling="flatten", num_layers=2, hybridize=False, **arguments):
     seed_everything(3)
-    sizes = {"hidden_size": 5, "attention_units": 6, "attention_hops": 3, "classifier_units": 8}
-    model = SelfAttentiveBiLSTM(12, 4, num_layers=num_layers, pooling=pooling, **PRUNE, **sizes, **arguments)
+    sizes = {
+        "hidden_size": 5,
+        "attention_units": 6,
+        "attention_hops": 3,
+        "classifier_units": 8,
+    }
+    model = SelfAttentiveBiLSTM(
+        12, 4, num_layers=num_layers, pooling=pooling, **PRUNE, **sizes, **arguments
+    )
     model.initialize(mx.init.Normal(0.5))
     for name, parameter in model.collect_params().items():
-        if name.endswith("bias"):  # initialised to zero, which would hide a bias that is not added
+        if name.endswith(
+            "bias"
+        ):  # initialised to zero, which would hide a bias that is not added
             parameter.set_data(nd.random.normal(0, 0.5, shape=parameter.shape))
     if hybridize:
         model.hybridize()
@@ -29,7 +38,9 @@ def as_batch(reviews, width=None, padding=1):
     tokens = np.full((len(reviews), width), padding)
     for row, review in enumerate(reviews):
         tokens[row, : len(review)] = review
-    return nd.array(tokens, dtype="int32"), nd.array([len(review) for review in reviews], dtype="int32")
+    return nd.array(tokens, dtype="int32"), nd.array(
+        [len(review) for review in reviews], dtype="int32"
+    )
 
 
 def weights_of(model):
@@ -42,16 +53,26 @@ def weights_of(model):
         "output_weight": model.output.weight,
         "output_bias": model.output.bias,
     }
-    weights |= {"W_s1": model.attention.w_s1.weight, "W_s2": model.attention.w_s2.weight}
+    weights |= {
+        "W_s1": model.attention.w_s1.weight,
+        "W_s2": model.attention.w_s2.weight,
+    }
     if model.pooling == "prune":
         weights |= {
-            name: getattr(model.hidden, name) for name in ("row_weight", "row_bias", "column_weight", "column_bias")
+            name: getattr(model.hidden, name)
+            for name in ("row_weight", "row_bias", "column_weight", "column_bias")
         }
     else:
-        weights |= {"hidden_weight": model.hidden.weight, "hidden_bias": model.hidden.bias}
+        weights |= {
+            "hidden_weight": model.hidden.weight,
+            "hidden_bias": model.hidden.bias,
+        }
     weights = {name: parameter.data().asnumpy() for name, parameter in weights.items()}
     for number, layer in enumerate(model.layers):
-        weights |= {f"forward{number}": lstm(layer.forward_lstm), f"backward{number}": lstm(layer.backward_lstm)}
+        weights |= {
+            f"forward{number}": lstm(layer.forward_lstm),
+            f"backward{number}": lstm(layer.backward_lstm),
+        }
     return weights
 
 
@@ -62,9 +83,13 @@ def test_the_model_agrees_with_the_papers_equations(pooling, num_layers, hybridi
     model = make_model(pooling, num_layers, hybridize)
     logits, attention = model(*as_batch(REVIEWS))
     for row, review in enumerate(REVIEWS):
-        expected = reference.self_attentive_bilstm(np.array(review), weights_of(model), num_layers, pooling)
+        expected = reference.self_attentive_bilstm(
+            np.array(review), weights_of(model), num_layers, pooling
+        )
         np.testing.assert_allclose(logits[row].asnumpy(), expected[0], atol=1e-5)
-        np.testing.assert_allclose(attention[row, :, : len(review)].asnumpy(), expected[1], atol=1e-5)
+        np.testing.assert_allclose(
+            attention[row, :, : len(review)].asnumpy(), expected[1], atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "prune"])
@@ -106,21 +131,31 @@ def test_a_frozen_embedding_gets_no_gradient():
     assert make_model(train_embedding=True).embedding.weight.grad_req == "write"
 
 
-@pytest.mark.parametrize("arguments", [{"dropout": 0.5}, {"dropout": 0.0, "embedding_dropout": 0.5}])
+@pytest.mark.parametrize(
+    "arguments", [{"dropout": 0.5}, {"dropout": 0.0, "embedding_dropout": 0.5}]
+)
 def test_dropout_acts_in_training_only(arguments):
     model = make_model(**arguments)
     batch = as_batch(REVIEWS)
-    np.testing.assert_array_equal(model(*batch)[0].asnumpy(), model(*batch)[0].asnumpy())
+    np.testing.assert_array_equal(
+        model(*batch)[0].asnumpy(), model(*batch)[0].asnumpy()
+    )
     with mx.autograd.train_mode():
         assert (model(*batch)[0].asnumpy() != model(*batch)[0].asnumpy()).any()
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
-def test_dropout_lies_between_layers_and_around_the_hidden_layer(num_layers, monkeypatch):
+def test_dropout_lies_between_layers_and_around_the_hidden_layer(
+    num_layers, monkeypatch
+):
     model = make_model(num_layers=num_layers, embedding_dropout=0.1)
     dropped = []
     for block in (model.dropout, model.embedding_dropout):
-        monkeypatch.setattr(block, "forward", lambda x, rate=block._rate: dropped.append((rate, x.shape)) or x)
+        monkeypatch.setattr(
+            block,
+            "forward",
+            lambda x, rate=block._rate: dropped.append((rate, x.shape)) or x,
+        )
     model(*as_batch(REVIEWS))
     # word vectors (B, T, 4); states between the layers (T, B, 2u); M (B, r, 2u); the hidden layer's units
     between = [(0.5, (7, 3, 10))] * (num_layers - 1)
@@ -149,8 +184,14 @@ def check_gradient(function, array, epsilon=1e-6):
         for sign in (1, -1):
             moved = array.asnumpy().copy()
             moved.reshape(-1)[i] += sign * epsilon
-            numeric[i] += sign * function(nd.array(moved, dtype="float64")).asscalar() / (2 * epsilon)
-    np.testing.assert_allclose(array.grad.asnumpy().reshape(-1), numeric, atol=1e-6, rtol=1e-5)
+            numeric[i] += (
+                sign
+                * function(nd.array(moved, dtype="float64")).asscalar()
+                / (2 * epsilon)
+            )
+    np.testing.assert_allclose(
+        array.grad.asnumpy().reshape(-1), numeric, atol=1e-6, rtol=1e-5
+    )
     assert np.abs(numeric).max() > 1e-4  # there was something to compare
 
 
@@ -178,7 +219,11 @@ def test_the_pruned_layers_gradient_is_right():
 def test_pruning_leaves_the_papers_number_of_weights():
     """Table 4 of the paper: with r = 30, 2u = 600, p = 150, q = 10, 2.88 million weights are left of 54 million."""
     layer = PrunedLayer(30, 600, 150, 10)
-    weights = sum(np.prod(p.shape) for name, p in layer.collect_params().items() if name.endswith("weight"))
+    weights = sum(
+        np.prod(p.shape)
+        for name, p in layer.collect_params().items()
+        if name.endswith("weight")
+    )
     assert weights == 2_880_000
 
 
@@ -186,7 +231,10 @@ def test_pruning_leaves_the_papers_number_of_weights():
     ("arguments", "message"),
     [
         ({"pooling": "max"}, "pooling must be one of flatten, mean, prune; got 'max'"),
-        ({"pooling": "prune"}, r"needs prune_p and prune_q \(for example 150 and 10\); got None and None"),
+        (
+            {"pooling": "prune"},
+            r"needs prune_p and prune_q \(for example 150 and 10\); got None and None",
+        ),
         ({"pooling": "prune", "prune_p": 4}, "got 4 and None"),
     ],
 )

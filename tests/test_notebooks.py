@@ -38,21 +38,35 @@ def problems(path):
     for number, cell in enumerate(cells, 1):
         for output in cell.outputs:
             if output.output_type == "error":
-                found.append(f"{path.name}, cell {number}: an error is stored: {output.ename}")
+                found.append(
+                    f"{path.name}, cell {number}: an error is stored: {output.ename}"
+                )
             if output.get("name") == "stderr":
-                found.append(f"{path.name}, cell {number}: text on stderr is stored: {output.text[:80]!r}")
-            if here := MACHINE.search(json.dumps({key: value for key, value in output.items() if key != "metadata"})):
-                found.append(f"{path.name}, cell {number}: a path of the machine is stored: {here.group()!r}")
+                found.append(
+                    f"{path.name}, cell {number}: text on stderr is stored: {output.text[:80]!r}"
+                )
+            if here := MACHINE.search(
+                json.dumps(
+                    {key: value for key, value in output.items() if key != "metadata"}
+                )
+            ):
+                found.append(
+                    f"{path.name}, cell {number}: a path of the machine is stored: {here.group()!r}"
+                )
     exempt = [
         number
         for number, cell in enumerate(cells, 1)
         if EXEMPT & {tag.lower() for tag in cell.metadata.get("tags", [])}
     ]
     exempt += [
-        number for number, cell in enumerate(cells, 1) if re.search(r"#\s*NBVAL_(IGNORE|SKIP|RAISES)", cell.source)
+        number
+        for number, cell in enumerate(cells, 1)
+        if re.search(r"#\s*NBVAL_(IGNORE|SKIP|RAISES)", cell.source)
     ]
     if len(set(exempt)) * 10 > len(cells):
-        found.append(f"{path.name}: cells {exempt} of {len(cells)} are not compared; one in ten may be")
+        found.append(
+            f"{path.name}: cells {exempt} of {len(cells)} are not compared; one in ten may be"
+        )
     return found
 
 
@@ -66,7 +80,9 @@ def test_a_chapter_is_stored_as_it_ran(path):
 
 
 def cell(**changes):
-    return nbformat.v4.new_code_cell(**({"source": "1", "execution_count": 1} | changes))
+    return nbformat.v4.new_code_cell(
+        **({"source": "1", "execution_count": 1} | changes)
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,9 +90,32 @@ def cell(**changes):
     [
         ([cell(execution_count=None)], "was not executed from top to bottom"),
         ([cell(), cell(execution_count=3)], "was not executed from top to bottom"),
-        ([cell(outputs=[nbformat.v4.new_output("error", ename="ValueError")])], "an error is stored: ValueError"),
-        ([cell(outputs=[nbformat.v4.new_output("stream", name="stderr", text="50%")])], "text on stderr"),
-        ([cell(outputs=[nbformat.v4.new_output("stream", name="stdout", text="/home/me/x")])], "a path of the machine"),
+        (
+            [cell(outputs=[nbformat.v4.new_output("error", ename="ValueError")])],
+            "an error is stored: ValueError",
+        ),
+        (
+            [
+                cell(
+                    outputs=[
+                        nbformat.v4.new_output("stream", name="stderr", text="50%")
+                    ]
+                )
+            ],
+            "text on stderr",
+        ),
+        (
+            [
+                cell(
+                    outputs=[
+                        nbformat.v4.new_output(
+                            "stream", name="stdout", text="/home/me/x"
+                        )
+                    ]
+                )
+            ],
+            "a path of the machine",
+        ),
         ([cell(metadata={"tags": ["nbval-ignore-output"]})], "are not compared"),
         ([cell(source="# NBVAL_IGNORE_OUTPUT\n1")], "are not compared"),
     ],
@@ -94,9 +133,13 @@ def test_a_chapter_that_is_not_as_it_ran_is_found(cells, message, tmp_path):
 
 def notebook_parameters():
     cell = next(
-        cell for cell in code_cells(ROOT / "book" / "training.ipynb") if "parameters" in cell.metadata.get("tags", [])
+        cell
+        for cell in code_cells(ROOT / "book" / "training.ipynb")
+        if "parameters" in cell.metadata.get("tags", [])
     )
-    assignments = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+    assignments = [
+        node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)
+    ]
     return {node.targets[0].id: ast.literal_eval(node.value) for node in assignments}
 
 
@@ -114,10 +157,28 @@ def test_the_quick_parameters_are_the_defaults():
 
 def test_the_tutorials_parameters_are_the_tutorials():
     config = TrainingConfig(**load_parameters("tutorial"))
-    assert (config.train_size, config.valid_size, config.max_tokens, config.vocab_size) == (198_000, 2_000, 100, 10_000)
-    assert (config.num_layers, config.hidden_size, config.attention_units, config.attention_hops) == (2, 300, 300, 2)
-    assert (config.classifier_units, config.dropout, config.pooling) == (512, 0.5, "flatten")
-    assert (config.penalty_coefficient, config.clip_norm, config.class_weights) == (0.1, 0.5, "auto")
+    assert (
+        config.train_size,
+        config.valid_size,
+        config.max_tokens,
+        config.vocab_size,
+    ) == (198_000, 2_000, 100, 10_000)
+    assert (
+        config.num_layers,
+        config.hidden_size,
+        config.attention_units,
+        config.attention_hops,
+    ) == (2, 300, 300, 2)
+    assert (config.classifier_units, config.dropout, config.pooling) == (
+        512,
+        0.5,
+        "flatten",
+    )
+    assert (config.penalty_coefficient, config.clip_norm, config.class_weights) == (
+        0.1,
+        0.5,
+        "auto",
+    )
     assert (config.batch_size, config.num_buckets, config.bucket_ratio) == (64, 10, 0.5)
     assert (config.epochs, config.learning_rate) == (4, 0.001)
     assert (config.embedding, config.train_embedding) == ("glove.6B.300d", False)
@@ -125,8 +186,16 @@ def test_the_tutorials_parameters_are_the_tutorials():
 
 def test_the_papers_parameters_are_the_papers():
     config = TrainingConfig(**load_parameters("paper"))
-    assert (config.hidden_size, config.attention_units, config.attention_hops) == (300, 350, 30)
-    assert (config.classifier_units, config.penalty_coefficient, config.dropout) == (3000, 1.0, 0.5)
+    assert (config.hidden_size, config.attention_units, config.attention_hops) == (
+        300,
+        350,
+        30,
+    )
+    assert (config.classifier_units, config.penalty_coefficient, config.dropout) == (
+        3000,
+        1.0,
+        0.5,
+    )
 
 
 # papermill
@@ -143,13 +212,17 @@ def papermill(tmp_path, *parameters):
     ]
     for name, value in (parameter.split("=") for parameter in parameters):
         command += ["-p", name, value]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    return subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ
+    )
 
 
 @pytest.fixture
 def archive(tmp_path):
     reviews = make_reviews(400)
-    content = json.dumps({"texts": reviews["text"].tolist(), "labels": reviews["stars"].tolist()})
+    content = json.dumps(
+        {"texts": reviews["text"].tolist(), "labels": reviews["stars"].tolist()}
+    )
     with zipfile.ZipFile(tmp_path / "reviews.json.zip", "w") as archive:
         archive.writestr("reviews.json", content)
     return tmp_path
@@ -157,13 +230,24 @@ def archive(tmp_path):
 
 def test_papermill_trains_on_the_tutorials_kind_of_file_and_leaves_a_run(archive):
     small = [f"{name}={value}" for name, value in SMALL.items()]
-    done = papermill(archive, *small, "dataset=reviews.json.zip", "pooling=mean", "epochs=2", "run_dir=runs/mine")
+    done = papermill(
+        archive,
+        *small,
+        "dataset=reviews.json.zip",
+        "pooling=mean",
+        "epochs=2",
+        "run_dir=runs/mine",
+    )
     assert done.returncode == 0, done.stderr
     run = archive / "runs" / "mine"
     expected = "attention.html checkpoint.params config.json metrics.json metrics.jsonl model.params vocab.json"
     assert sorted(path.name for path in run.iterdir()) == expected.split()
     metrics = json.loads((run / "metrics.json").read_text())
-    assert (metrics["epochs"], metrics["train_size"], metrics["valid_size"]) == (2, 340, 60)
+    assert (metrics["epochs"], metrics["train_size"], metrics["valid_size"]) == (
+        2,
+        340,
+        60,
+    )
     config = json.loads((run / "config.json").read_text())
     assert config["model"]["pooling"] == "mean"
 
@@ -173,10 +257,15 @@ def test_papermill_trains_on_the_tutorials_kind_of_file_and_leaves_a_run(archive
     [
         ("epohcs=2", "there is no parameter 'epohcs'; did you mean 'epochs'?"),
         ("epochs=two", "epochs must be a whole number of at least 1; got 'two'"),
-        ("pooling=prune", "pooling='prune' needs prune_p and prune_q (for example 150 and 10); got None and None"),
+        (
+            "pooling=prune",
+            "pooling='prune' needs prune_p and prune_q (for example 150 and 10); got None and None",
+        ),
     ],
 )
-def test_a_wrong_parameter_stops_papermill_before_any_work(parameter, message, tmp_path):
+def test_a_wrong_parameter_stops_papermill_before_any_work(
+    parameter, message, tmp_path
+):
     failed = papermill(tmp_path, parameter)
     assert failed.returncode != 0
     assert message in failed.stderr

@@ -18,17 +18,25 @@ def test_equal_hops_cost_what_one_computes_by_hand():
     """Two hops (½, ½, 0): AAᵀ is ½ everywhere, AAᵀ − I has four entries of ½ in size, the sum of their squares is 1."""
     attention = nd.array([[[0.5, 0.5, 0], [0.5, 0.5, 0]]])
     np.testing.assert_allclose(diversity_penalty(attention).asnumpy(), [1.0])
-    attention = nd.array([[[1, 0], [1, 0], [1, 0]]])  # six entries of 1 off the diagonal
+    attention = nd.array(
+        [[[1, 0], [1, 0], [1, 0]]]
+    )  # six entries of 1 off the diagonal
     np.testing.assert_allclose(diversity_penalty(attention).asnumpy(), [6.0])
-    np.testing.assert_allclose(diversity_penalty(attention, squared=False).asnumpy(), [np.sqrt(6)], rtol=1e-6)
+    np.testing.assert_allclose(
+        diversity_penalty(attention, squared=False).asnumpy(), [np.sqrt(6)], rtol=1e-6
+    )
 
 
 def test_each_review_has_its_own_penalty_and_padding_adds_none():
     attention = np.random.default_rng(0).dirichlet(np.ones(5), size=(4, 3))
     expected = [np.linalg.norm(a @ a.T - np.eye(3)) ** 2 for a in attention]
     padded = np.concatenate([attention, np.zeros((4, 3, 2))], axis=-1)
-    np.testing.assert_allclose(diversity_penalty(nd.array(attention)).asnumpy(), expected, rtol=1e-5)
-    np.testing.assert_allclose(diversity_penalty(nd.array(padded)).asnumpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        diversity_penalty(nd.array(attention)).asnumpy(), expected, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        diversity_penalty(nd.array(padded)).asnumpy(), expected, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("squared", [True, False])
@@ -52,7 +60,9 @@ def test_weights_scale_the_loss_of_their_class():
     plain = mx.gluon.loss.SoftmaxCrossEntropyLoss()(logits, labels).asnumpy()
     weighted = WeightedSoftmaxCE([3.0, 1.0, 0.5])
     weighted.initialize()
-    np.testing.assert_allclose(weighted(logits, labels).asnumpy(), plain * [3, 1, 0.5, 0.5, 1, 3], rtol=1e-5)
+    np.testing.assert_allclose(
+        weighted(logits, labels).asnumpy(), plain * [3, 1, 0.5, 0.5, 1, 3], rtol=1e-5
+    )
 
 
 def test_the_weighted_losss_gradient_is_right():
@@ -60,7 +70,10 @@ def test_the_weighted_losss_gradient_is_right():
     loss.initialize()
     loss.cast("float64")
     labels = nd.array([0, 2], dtype="float64")
-    check_gradient(lambda logits: loss(logits, labels).sum(), np.random.default_rng(0).normal(size=(2, 3)))
+    check_gradient(
+        lambda logits: loss(logits, labels).sum(),
+        np.random.default_rng(0).normal(size=(2, 3)),
+    )
 
 
 def test_class_weights_are_the_tutorials_from_such_counts():

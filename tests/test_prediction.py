@@ -16,20 +16,28 @@ def classifier(trained):
 
 
 def test_a_loaded_run_predicts_as_the_trained_model_did(trained, classifier):
-    _, stars, predictions = evaluate(trained.model, trained.valid_batches, trained.objective, trained.device)
+    _, stars, predictions = evaluate(
+        trained.model, trained.valid_batches, trained.objective, trained.device
+    )
     loaded = classifier.predict(trained.valid_reviews["text"])
-    right = np.mean([p.stars == star for p, star in zip(loaded, trained.valid_reviews["stars"])])
+    right = np.mean(
+        [p.stars == star for p, star in zip(loaded, trained.valid_reviews["stars"])]
+    )
     assert right == np.mean(stars == predictions)
 
 
-def test_predictions_come_in_the_order_of_the_texts_and_do_not_depend_on_company(classifier):
+def test_predictions_come_in_the_order_of_the_texts_and_do_not_depend_on_company(
+    classifier,
+):
     texts = make_reviews(50, seed=3)["text"].tolist()
     together = classifier.predict(texts, batch_size=7)
     assert [p.text for p in together] == texts
     for text, prediction in list(zip(texts, together))[:10]:
         alone = classifier.predict([text])[0]
         assert alone.stars == prediction.stars
-        np.testing.assert_allclose(alone.probabilities, prediction.probabilities, atol=1e-5)
+        np.testing.assert_allclose(
+            alone.probabilities, prediction.probabilities, atol=1e-5
+        )
         np.testing.assert_allclose(alone.attention, prediction.attention, atol=1e-5)
 
 
@@ -37,7 +45,9 @@ def test_a_prediction_is_complete(classifier, trained):
     text = "The film was superb, I love qqzzx"
     prediction = classifier.predict([text])[0]
     assert prediction.tokens == tokenize(text)
-    assert prediction.known.tolist() == [token in trained.vocab for token in prediction.tokens]
+    assert prediction.known.tolist() == [
+        token in trained.vocab for token in prediction.tokens
+    ]
     assert not prediction.known[-1]
     assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
     assert prediction.stars == prediction.probabilities.argmax() + 1
@@ -47,8 +57,19 @@ def test_a_prediction_is_complete(classifier, trained):
 
 def test_texts_are_read_as_in_training(tmp_path):
     reviews = make_reviews(80).assign(text=lambda table: table["text"].str.title())
-    fit(prepare(tmp_path / "run", reviews, valid_size=20, epochs=1, lower=False, max_tokens=5))
-    prediction = Classifier.load(tmp_path / "run").predict(["The Film was Superb and Perfect"])[0]
+    fit(
+        prepare(
+            tmp_path / "run",
+            reviews,
+            valid_size=20,
+            epochs=1,
+            lower=False,
+            max_tokens=5,
+        )
+    )
+    prediction = Classifier.load(tmp_path / "run").predict(
+        ["The Film was Superb and Perfect"]
+    )[0]
     assert prediction.tokens == ["The", "Film", "was", "Superb", "and"]
     assert prediction.known.tolist() == [True, True, False, True, False]
 
@@ -83,7 +104,8 @@ def test_a_single_string_is_refused(classifier):
 
 def test_a_folder_that_is_not_a_run_is_refused_with_what_it_lacks(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"is not a trained run: it has no config.json, vocab.json, model.params. 'make train'"
+        FileNotFoundError,
+        match=r"is not a trained run: it has no config.json, vocab.json, model.params. 'make train'",
     ):
         Classifier.load(tmp_path)
 
@@ -99,8 +121,12 @@ def change_config(path):
     [
         lambda path: (path / "config.json").write_text("{"),
         lambda path: (path / "config.json").write_text("{}"),
-        lambda path: (path / "vocab.json").write_text('{"idx_to_token": ["a"], "token_to_idx": {"a": 0}}'),
-        lambda path: (path / "model.params").write_bytes((path / "model.params").read_bytes()[:1000]),
+        lambda path: (path / "vocab.json").write_text(
+            '{"idx_to_token": ["a"], "token_to_idx": {"a": 0}}'
+        ),
+        lambda path: (path / "model.params").write_bytes(
+            (path / "model.params").read_bytes()[:1000]
+        ),
         lambda path: (path / "model.params").write_bytes(b"hello"),
         change_config,
     ],

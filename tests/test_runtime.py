@@ -48,7 +48,9 @@ def test_a_gpu_on_which_nothing_runs_is_not_chosen(monkeypatch):
 @pytest.mark.skipif(mx.context.num_gpus() > 0, reason="this machine has a GPU")
 @pytest.mark.parametrize("name", ["gpu", "gpu:1"])
 def test_a_gpu_asked_for_and_not_usable_is_an_error_with_a_way_out(name):
-    with pytest.raises(RuntimeError, match=f"device='{name}' was asked for.*Use device='cpu' or 'auto'"):
+    with pytest.raises(
+        RuntimeError, match=f"device='{name}' was asked for.*Use device='cpu' or 'auto'"
+    ):
         choose_device(name)
 
 
@@ -60,7 +62,9 @@ def test_the_numbered_gpu_is_the_one_tried(monkeypatch):
 
 @pytest.mark.parametrize("name", ["tpu", "gpu:x", "GPU", "", 0, None])
 def test_an_unknown_device_name_is_refused(name):
-    with pytest.raises(ValueError, match="device must be 'auto', 'cpu', 'gpu' or 'gpu:N'"):
+    with pytest.raises(
+        ValueError, match="device must be 'auto', 'cpu', 'gpu' or 'gpu:N'"
+    ):
         choose_device(name)
 
 
@@ -68,7 +72,11 @@ def test_the_same_seed_draws_the_same_everywhere():
     import random
 
     def draw():
-        return random.random(), np.random.rand(), mx.nd.random.uniform(shape=(4,)).asnumpy().tolist()
+        return (
+            random.random(),
+            np.random.rand(),
+            mx.nd.random.uniform(shape=(4,)).asnumpy().tolist(),
+        )
 
     seed_everything(7)
     first = draw()

@@ -20,7 +20,9 @@ def test_this_machine_has_what_is_needed():
 @pytest.mark.parametrize("version", [(3, 10, 4), (3, 14, 0), (2, 7, 18)])
 def test_another_python_is_refused(version, monkeypatch):
     monkeypatch.setattr(setup.sys, "version_info", version)
-    monkeypatch.setattr(setup.platform, "python_version", lambda: ".".join(map(str, version)))
+    monkeypatch.setattr(
+        setup.platform, "python_version", lambda: ".".join(map(str, version))
+    )
     assert setup.problem().startswith("Python 3.11, 3.12 or 3.13 is needed and ")
     assert f"is {version[0]}.{version[1]}" in setup.problem()
 
@@ -34,7 +36,9 @@ def test_another_python_is_refused(version, monkeypatch):
         ("Linux", "x86_64", "", "need glibc"),
     ],
 )
-def test_a_platform_without_mxnet_is_refused(system, machine, libc, expected, monkeypatch):
+def test_a_platform_without_mxnet_is_refused(
+    system, machine, libc, expected, monkeypatch
+):
     monkeypatch.setattr(setup.platform, "system", lambda: system)
     monkeypatch.setattr(setup.platform, "machine", lambda: machine)
     monkeypatch.setattr(setup.platform, "libc_ver", lambda: (libc, ""))
@@ -60,7 +64,9 @@ def test_a_problem_stops_the_set_up_before_anything_is_installed(monkeypatch, tm
     monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(setup, "STAMP", tmp_path / ".venv" / "installed.sha256")
     monkeypatch.setattr(setup, "problem", lambda: "no.")
-    monkeypatch.setattr(setup.subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    monkeypatch.setattr(
+        setup.subprocess, "run", lambda *_, **__: pytest.fail("something was run")
+    )
     assert setup.main() == "set-up: no."
     assert not (tmp_path / ".venv").exists()
 
@@ -85,7 +91,11 @@ def test_the_build_tools_are_in_the_lock_with_their_hashes():
 def test_the_lock_names_no_host_and_hashes_everything():
     lock = setup.LOCK.read_text()
     assert "://" not in lock
-    entries = [entry for entry in setup.re.split(r"\n(?=\S)", lock) if not entry.startswith("#")]
+    entries = [
+        entry
+        for entry in setup.re.split(r"\n(?=\S)", lock)
+        if not entry.startswith("#")
+    ]
     assert all("--hash=sha256:" in entry for entry in entries)
 
 
@@ -96,6 +106,8 @@ def test_the_set_up_can_be_read_by_an_old_python():
 
 
 def test_make_help_lists_every_command():
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     for command in ("setup", "train", "test", "lint", "book", "notebooks", "lock"):
         assert f"make {command} " in listed

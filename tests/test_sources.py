@@ -11,7 +11,13 @@ from servers import serve, sha256
 
 from selfatt_lib.data import cache_dir, load_reviews, sources, split_reviews
 
-TEXTS = ["Great food.", "Never again!", "It was, well, fine.\nReally.", "NA", 'Say "no".']
+TEXTS = [
+    "Great food.",
+    "Never again!",
+    "It was, well, fine.\nReally.",
+    "NA",
+    'Say "no".',
+]
 STARS = [5, 1, 3, 2, 1]
 TABLE = pd.DataFrame({"text": TEXTS, "stars": STARS})
 
@@ -22,14 +28,17 @@ def tutorial_json(path, texts=TEXTS, labels=STARS):
 
 def json_lines(path, rows=None):
     rows = rows or [
-        {"review_id": str(i), "stars": float(star), "text": text} for i, (text, star) in enumerate(zip(TEXTS, STARS))
+        {"review_id": str(i), "stars": float(star), "text": text}
+        for i, (text, star) in enumerate(zip(TEXTS, STARS))
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 WRITERS = {
     "tutorial.json": tutorial_json,
-    "indented.json": lambda path: path.write_text(json.dumps({"texts": TEXTS, "labels": STARS}, indent=2)),
+    "indented.json": lambda path: path.write_text(
+        json.dumps({"texts": TEXTS, "labels": STARS}, indent=2)
+    ),
     "yelp_academic_dataset_review.json": json_lines,
     "reviews.jsonl": json_lines,
     "reviews.csv": lambda path: TABLE.to_csv(path, index=False),
@@ -43,7 +52,9 @@ def test_every_form_of_file_gives_the_same_reviews(name, zipped, tmp_path):
     path = tmp_path / name
     WRITERS[name](path)
     if zipped:
-        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(
+            tmp_path / f"{name}.zip", "w", zipfile.ZIP_DEFLATED
+        ) as archive:
             archive.write(path, name)
         path = tmp_path / f"{name}.zip"
     reviews = load_reviews(path)
@@ -53,7 +64,10 @@ def test_every_form_of_file_gives_the_same_reviews(name, zipped, tmp_path):
 
 def test_a_csv_may_begin_with_a_byte_order_mark_and_have_other_columns(tmp_path):
     TABLE.assign(user="x").to_csv(
-        tmp_path / "a.csv", index=False, encoding="utf-8-sig", columns=["user", "stars", "text"]
+        tmp_path / "a.csv",
+        index=False,
+        encoding="utf-8-sig",
+        columns=["user", "stars", "text"],
     )
     assert load_reviews(tmp_path / "a.csv")["text"].tolist() == TEXTS
 
@@ -61,7 +75,12 @@ def test_a_csv_may_begin_with_a_byte_order_mark_and_have_other_columns(tmp_path)
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_a_long_file_is_read_whole_across_chunks(form, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "CHUNK", 7)
-    table = pd.DataFrame({"text": [f"review {i}" for i in range(50)], "stars": [1 + i % 5 for i in range(50)]})
+    table = pd.DataFrame(
+        {
+            "text": [f"review {i}" for i in range(50)],
+            "stars": [1 + i % 5 for i in range(50)],
+        }
+    )
     path = tmp_path / f"reviews.{form}"
     {
         "jsonl": lambda: table.to_json(path, orient="records", lines=True),
@@ -76,8 +95,12 @@ def test_a_long_file_is_read_whole_across_chunks(form, tmp_path, monkeypatch):
 def test_a_sample_is_drawn_evenly_and_by_the_seed(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "CHUNK", 10)
     path = tmp_path / "reviews.csv"
-    pd.DataFrame({"text": [f"r{i}" for i in range(400)], "stars": 3}).to_csv(path, index=False)
-    drawn = [load_reviews(path, size=100, seed=seed)["text"].tolist() for seed in range(20)]
+    pd.DataFrame({"text": [f"r{i}" for i in range(400)], "stars": 3}).to_csv(
+        path, index=False
+    )
+    drawn = [
+        load_reviews(path, size=100, seed=seed)["text"].tolist() for seed in range(20)
+    ]
     assert all(len(set(sample)) == 100 for sample in drawn)
     assert load_reviews(path, size=100, seed=0)["text"].tolist() == drawn[0] != drawn[1]
     counts = pd.Series(np.concatenate(drawn)).value_counts()
@@ -90,15 +113,23 @@ def test_a_sample_is_drawn_evenly_and_by_the_seed(tmp_path, monkeypatch):
 
 def test_blank_reviews_are_left_out_and_counted(tmp_path):
     path = tmp_path / "reviews.csv"
-    pd.DataFrame({"text": ["good", "", "  \n ", "bad"], "stars": [5, 4, 3, 1]}).to_csv(path, index=False)
+    pd.DataFrame({"text": ["good", "", "  \n ", "bad"], "stars": [5, 4, 3, 1]}).to_csv(
+        path, index=False
+    )
     with pytest.warns(UserWarning, match="2 reviews without a word were left out"):
         reviews = load_reviews(path)
     assert reviews["stars"].tolist() == [5, 1]
 
 
 def test_a_review_of_a_million_characters_is_read(tmp_path):
-    json_lines(tmp_path / "a.jsonl", [{"text": "x" * 1_000_000, "stars": 1}, {"text": "y z " * 250_000, "stars": 2}])
-    assert load_reviews(tmp_path / "a.jsonl")["text"].str.len().tolist() == [1_000_000, 1_000_000]
+    json_lines(
+        tmp_path / "a.jsonl",
+        [{"text": "x" * 1_000_000, "stars": 1}, {"text": "y z " * 250_000, "stars": 2}],
+    )
+    assert load_reviews(tmp_path / "a.jsonl")["text"].str.len().tolist() == [
+        1_000_000,
+        1_000_000,
+    ]
 
 
 BAD = {
@@ -111,11 +142,20 @@ BAD = {
     "unequal.json": ('{"texts": ["a", "b"], "labels": [1]}', "2 texts but 1 labels"),
     "broken.json": ('{"texts": ["a",', "the file is not valid JSON"),
     "list.json": ("[1, 2]", "got a JSON list"),
-    "no stars.jsonl": ('{"text": "a", "stars": 1}\n{"text": "b"}\n', "line 2 has no 'stars'; it has: text"),
-    "broken line.jsonl": ('{"text": "a", "stars": 1}\n\n{"text": \n', "line 3 is not valid JSON"),
+    "no stars.jsonl": (
+        '{"text": "a", "stars": 1}\n{"text": "b"}\n',
+        "line 2 has no 'stars'; it has: text",
+    ),
+    "broken line.jsonl": (
+        '{"text": "a", "stars": 1}\n\n{"text": \n',
+        "line 3 is not valid JSON",
+    ),
     "no column.csv": ("text,rating\na,1\n", "has no 'stars'; it has: text, rating"),
     "ragged.csv": ("text,stars\na,1\nb,2,3,4\n", "cannot be read as CSV"),
-    "latin.csv": ("text,stars\ncaf\xe9,1\n".encode("latin-1"), "cannot be read as CSV in UTF-8"),
+    "latin.csv": (
+        "text,stars\ncaf\xe9,1\n".encode("latin-1"),
+        "cannot be read as CSV in UTF-8",
+    ),
     "empty.csv": ("", "is empty; expected a header with the columns text and stars"),
     "commas.csv": (
         "text,stars\nGreat, loved it,5\nBad, hated it,1\n",
@@ -125,14 +165,35 @@ BAD = {
         '[{"text": "a", "stars": 1}]',
         r'expected .* or one {"text": ..., "stars": ...} a line; got a JSON list',
     ),
-    "bool.jsonl": ('{"text": "a", "stars": true}\n', "row 1: stars must be .*; got True"),
-    "half a character.jsonl": ('{"text": "a \\ud800", "stars": 1}\n', "row 1: text must be valid Unicode"),
-    "six.csv": ("text,stars\na,1\nb,6\n", "row 2: stars must be a whole number from 1 to 5; got '6'"),
-    "zero.jsonl": ('{"text": "a", "stars": 0}\n', "row 1: stars must be a whole number from 1 to 5; got 0"),
-    "half.jsonl": ('{"text": "a", "stars": 4}\n{"text": "a", "stars": 4.5}\n', "row 2: stars must be .*; got 4.5"),
+    "bool.jsonl": (
+        '{"text": "a", "stars": true}\n',
+        "row 1: stars must be .*; got True",
+    ),
+    "half a character.jsonl": (
+        '{"text": "a \\ud800", "stars": 1}\n',
+        "row 1: text must be valid Unicode",
+    ),
+    "six.csv": (
+        "text,stars\na,1\nb,6\n",
+        "row 2: stars must be a whole number from 1 to 5; got '6'",
+    ),
+    "zero.jsonl": (
+        '{"text": "a", "stars": 0}\n',
+        "row 1: stars must be a whole number from 1 to 5; got 0",
+    ),
+    "half.jsonl": (
+        '{"text": "a", "stars": 4}\n{"text": "a", "stars": 4.5}\n',
+        "row 2: stars must be .*; got 4.5",
+    ),
     "word.csv": ("text,stars\na,five\n", "row 1: stars must be .*; got 'five'"),
-    "null.jsonl": ('{"text": "a", "stars": null}\n', "row 1: stars must be .*; got None"),
-    "number.jsonl": ('{"text": 7, "stars": 1}\n', "row 1: text must be a string; got 7"),
+    "null.jsonl": (
+        '{"text": "a", "stars": null}\n',
+        "row 1: stars must be .*; got None",
+    ),
+    "number.jsonl": (
+        '{"text": 7, "stars": 1}\n',
+        "row 1: text must be a string; got 7",
+    ),
     "not.parquet": ("text,stars\na,1\n", "cannot be read as Parquet"),
     "reviews.txt": ("good\n", "the name should end in .json, .jsonl, .csv, .parquet"),
     "header only.csv": ("text,stars\n", "holds no review"),
@@ -151,7 +212,9 @@ def test_a_bad_file_is_refused_with_what_is_wrong(name, tmp_path):
     assert name in str(caught.value)
 
 
-def test_a_row_is_named_by_its_place_in_the_file_not_in_the_chunk(tmp_path, monkeypatch):
+def test_a_row_is_named_by_its_place_in_the_file_not_in_the_chunk(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(sources, "CHUNK", 10)
     rows = [{"text": "a", "stars": 1}] * 24 + [{"text": "a", "stars": 7}]
     json_lines(tmp_path / "a.jsonl", rows)
@@ -169,7 +232,9 @@ def test_a_zip_archive_of_several_files_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.csv", "text,stars\n")
         archive.writestr("b.csv", "text,stars\n")
-    with pytest.raises(ValueError, match="a zip archive of 2 files; exactly one is expected"):
+    with pytest.raises(
+        ValueError, match="a zip archive of 2 files; exactly one is expected"
+    ):
         load_reviews(tmp_path / "a.zip")
 
 
@@ -179,7 +244,9 @@ def test_a_damaged_zip_archive_is_refused(tmp_path):
         archive.writestr("reviews.csv", "text,stars\ngood film,5\n")
     content = path.read_bytes()
     path.write_bytes(content[:-30])
-    with pytest.raises(ValueError, match=r"reviews.csv.zip is not a whole zip archive: .*Get it again"):
+    with pytest.raises(
+        ValueError, match=r"reviews.csv.zip is not a whole zip archive: .*Get it again"
+    ):
         load_reviews(path)
     path.write_bytes(content.replace(b"good film", b"evil film"))
     with pytest.raises(ValueError, match=r"reviews.csv.zip is damaged: Bad CRC-32"):
@@ -187,9 +254,13 @@ def test_a_damaged_zip_archive_is_refused(tmp_path):
 
 
 def test_blank_lines_and_categories_are_no_obstacle(tmp_path):
-    (tmp_path / "a.jsonl").write_text('\n\n{"text": "a", "stars": 1}\n\n{"text": "b", "stars": 2}\n')
+    (tmp_path / "a.jsonl").write_text(
+        '\n\n{"text": "a", "stars": 1}\n\n{"text": "b", "stars": 2}\n'
+    )
     assert load_reviews(tmp_path / "a.jsonl")["stars"].tolist() == [1, 2]
-    table = pd.DataFrame({"text": pd.Categorical(["a", None, "b"]), "stars": pd.Categorical([1, 2, 3])})
+    table = pd.DataFrame(
+        {"text": pd.Categorical(["a", None, "b"]), "stars": pd.Categorical([1, 2, 3])}
+    )
     table.to_parquet(tmp_path / "a.parquet")
     with pytest.warns(UserWarning, match="1 reviews without a word"):
         assert load_reviews(tmp_path / "a.parquet")["stars"].tolist() == [1, 3]
@@ -198,7 +269,8 @@ def test_blank_lines_and_categories_are_no_obstacle(tmp_path):
 @pytest.mark.parametrize("name", ["yelp", "nowhere/reviews.json"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(
-        FileNotFoundError, match=f"'{name}' is neither a file nor one of: review-snippets, yelp-review-full"
+        FileNotFoundError,
+        match=f"'{name}' is neither a file nor one of: review-snippets, yelp-review-full",
     ):
         load_reviews(name)
 
@@ -228,17 +300,27 @@ def test_a_split_holds_out_by_the_seed_and_loses_nothing():
 
 def test_the_snippets_have_the_counts_that_were_measured():
     reviews = load_reviews("review-snippets")
-    assert reviews["stars"].value_counts().sort_index().tolist() == [4031, 2280, 1256, 1936, 4810]
+    assert reviews["stars"].value_counts().sort_index().tolist() == [
+        4031,
+        2280,
+        1256,
+        1936,
+        4810,
+    ]
     assert reviews["text"][2] == "Effective but too tepid biopic"
 
 
 def test_a_second_load_fetches_nothing(monkeypatch):
     load_reviews("review-snippets")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    monkeypatch.setattr(
+        subprocess, "run", lambda *_, **__: pytest.fail("something was run")
+    )
     assert len(load_reviews("review-snippets")) == 14_313
 
 
-def test_a_snippet_download_that_fails_is_retried_and_leaves_nothing(tmp_path, monkeypatch):
+def test_a_snippet_download_that_fails_is_retried_and_leaves_nothing(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
     for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
         monkeypatch.delenv(name, raising=False)
@@ -250,11 +332,18 @@ def test_a_snippet_download_that_fails_is_retried_and_leaves_nothing(tmp_path, m
         name = "vaderSentiment-3.3.2.tar.gz"
         if path.endswith(".tar.gz"):
             return 200, {}, b"not what was promised"
-        return 200, {"Content-Type": "text/html"}, f'<a href="/files/{name}">{name}</a>'.encode()
+        return (
+            200,
+            {"Content-Type": "text/html"},
+            f'<a href="/files/{name}">{name}</a>'.encode(),
+        )
 
     with serve(respond) as (address, asked):
         monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
-        with pytest.raises(RuntimeError, match=r"could not be fetched, 3 times.*(?s:.)*DO NOT MATCH THE HASHES"):
+        with pytest.raises(
+            RuntimeError,
+            match=r"could not be fetched, 3 times.*(?s:.)*DO NOT MATCH THE HASHES",
+        ):
             load_reviews("review-snippets")
     assert sum(path.endswith(".tar.gz") for path in asked) == 3
     assert list(tmp_path.iterdir()) == []
@@ -263,10 +352,17 @@ def test_a_snippet_download_that_fails_is_retried_and_leaves_nothing(tmp_path, m
 def hub(table):
     """A stand-in for the hub that has one Parquet file, as far as the client asks."""
     body = table
-    headers = {"ETag": f'"{sha256(body)}"', "X-Repo-Commit": sources.YELP["revision"], "Accept-Ranges": "bytes"}
+    headers = {
+        "ETag": f'"{sha256(body)}"',
+        "X-Repo-Commit": sources.YELP["revision"],
+        "Accept-Ranges": "bytes",
+    }
 
     def respond(method, path, number):
-        if path == f"/datasets/{sources.YELP['repo_id']}/resolve/{sources.YELP['revision']}/{sources.YELP['filename']}":
+        if (
+            path
+            == f"/datasets/{sources.YELP['repo_id']}/resolve/{sources.YELP['revision']}/{sources.YELP['filename']}"
+        ):
             return 200, headers, body
         return 404, {"X-Error-Code": "EntryNotFound"}, b""
 
@@ -281,8 +377,17 @@ print(reviews["text"].tolist(), reviews["stars"].tolist())
 
 
 def run_with_hub(address, cache):
-    environment = os.environ | {"HF_ENDPOINT": address, "SELFATT_CACHE": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    return subprocess.run([sys.executable, "-c", LOAD_YELP], env=environment, capture_output=True, text=True)
+    environment = os.environ | {
+        "HF_ENDPOINT": address,
+        "SELFATT_CACHE": str(cache),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", LOAD_YELP],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_the_hub_source_is_fetched_once_from_the_clients_endpoint(tmp_path):
@@ -299,7 +404,10 @@ def test_the_hub_source_is_fetched_once_from_the_clients_endpoint(tmp_path):
 def test_a_hub_that_does_not_answer_is_an_error_that_says_so(tmp_path):
     with serve(lambda *_: (404, {}, b"")) as (address, _):
         failed = run_with_hub(address, tmp_path)
-    assert "yelp-review-full could not be fetched from the Hugging Face hub" in failed.stderr
+    assert (
+        "yelp-review-full could not be fetched from the Hugging Face hub"
+        in failed.stderr
+    )
 
 
 def test_the_cache_can_be_moved(monkeypatch, tmp_path):

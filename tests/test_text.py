@@ -8,7 +8,16 @@ import spacy
 from servers import serve, sha256
 
 from conftest import make_reviews
-from selfatt_lib.data import Batches, build_vocab, coverage, load_glove, load_reviews, text, tokenize, tokenize_all
+from selfatt_lib.data import (
+    Batches,
+    build_vocab,
+    coverage,
+    load_glove,
+    load_reviews,
+    text,
+    tokenize,
+    tokenize_all,
+)
 from selfatt_lib.runtime import seed_everything
 
 
@@ -28,7 +37,19 @@ def test_clipping_early_gives_the_tokens_of_clipping_late(spacy_tokens):
     rng = random.Random(0)
     for _ in range(500):
         words = rng.choices(
-            ["can't", "U.S.", "e.g.", "(so-called)", "$5.00", "good!!!", ":-)", "a", "...", "we'll,"], k=40
+            [
+                "can't",
+                "U.S.",
+                "e.g.",
+                "(so-called)",
+                "$5.00",
+                "good!!!",
+                ":-)",
+                "a",
+                "...",
+                "we'll,",
+            ],
+            k=40,
         )
         review = " ".join(words)
         limit = rng.randint(1, 60)
@@ -41,7 +62,14 @@ def test_lower_casing_is_optional():
 
 
 @pytest.mark.parametrize(
-    "monster", ["x" * 1_000_000, "(" * 1_000_000, "a b " * 250_000, "http://" + "a/" * 500_000, " \n\t" * 333_333]
+    "monster",
+    [
+        "x" * 1_000_000,
+        "(" * 1_000_000,
+        "a b " * 250_000,
+        "http://" + "a/" * 500_000,
+        " \n\t" * 333_333,
+    ],
 )
 def test_a_text_of_a_million_characters_is_clipped_like_any_other(monster):
     assert len(tokenize(monster, max_tokens=100)) <= 100
@@ -52,9 +80,9 @@ def test_texts_lie_flat_and_come_back_one_by_one():
     tokenized = tokenize_all(texts)
     assert tokenized.ids.dtype == np.int32
     assert tokenized.lengths.tolist() == [3, 0, 5]
-    assert [[tokenized.words[i] for i in tokenized[n]] for n in range(len(tokenized))] == [
-        tokenize(text) for text in texts
-    ]
+    assert [
+        [tokenized.words[i] for i in tokenized[n]] for n in range(len(tokenized))
+    ] == [tokenize(text) for text in texts]
 
 
 def test_many_cores_give_the_same_as_one(monkeypatch):
@@ -83,7 +111,9 @@ def test_the_vocabulary_holds_the_commonest_words_and_unknown_is_unknown():
 
 
 def test_glove_knows_lower_case_only():
-    cased, lowered = (tokenize_all(["This Movie is amazing!"], lower=lower) for lower in (False, True))
+    cased, lowered = (
+        tokenize_all(["This Movie is amazing!"], lower=lower) for lower in (False, True)
+    )
     assert coverage(cased, load_glove("glove.6B.50d", cased.words)) == 3 / 5
     assert coverage(lowered, load_glove("glove.6B.50d", lowered.words)) == 1
 
@@ -92,13 +122,18 @@ def test_word_vectors_reach_the_vocabulary():
     vocab = build_vocab(tokenize_all(["the movie qqzzx"]))
     glove = load_glove("glove.6B.50d", vocab.idx_to_token)
     vocab.set_embedding(glove)
-    assert vocab.embedding["the"].asnumpy()[:3].tolist() == pytest.approx([0.418, 0.24968, -0.41242])
+    assert vocab.embedding["the"].asnumpy()[:3].tolist() == pytest.approx(
+        [0.418, 0.24968, -0.41242]
+    )
     for word in ("qqzzx", "<unk>", "<pad>"):
         assert not vocab.embedding[word].asnumpy().any()
 
 
 def test_an_unknown_embedding_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"embedding must be one of glove.6B.50d, glove.6B.100d.*; got 'word2vec'"):
+    with pytest.raises(
+        ValueError,
+        match=r"embedding must be one of glove.6B.50d, glove.6B.100d.*; got 'word2vec'",
+    ):
         load_glove("word2vec", ["a"])
 
 
@@ -115,7 +150,12 @@ def small_glove_archive():
 
 def set_archive(monkeypatch, address, content):
     monkeypatch.setattr(
-        text, "GLOVE_ARCHIVE", {"base_url": f"{address}/", "registry": {"glove.6B.zip": f"sha256:{sha256(content)}"}}
+        text,
+        "GLOVE_ARCHIVE",
+        {
+            "base_url": f"{address}/",
+            "registry": {"glove.6B.zip": f"sha256:{sha256(content)}"},
+        },
     )
 
 
@@ -124,7 +164,11 @@ def test_a_download_that_stops_half_way_is_tried_again(monkeypatch, tmp_path):
     monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
 
     def respond(method, path, number):
-        return 200, {"Content-Length": str(len(archive))}, archive[: len(archive) // 2] if number == 1 else archive
+        return (
+            200,
+            {"Content-Length": str(len(archive))},
+            archive[: len(archive) // 2] if number == 1 else archive,
+        )
 
     with serve(respond) as (address, asked):
         set_archive(monkeypatch, address, archive)
@@ -133,13 +177,18 @@ def test_a_download_that_stops_half_way_is_tried_again(monkeypatch, tmp_path):
     assert "café" in glove
     assert "unheard" not in glove
     assert len(asked) == 2
-    with serve(lambda *_: pytest.fail("a second load asked the network")) as (address, asked):
+    with serve(lambda *_: pytest.fail("a second load asked the network")) as (
+        address,
+        asked,
+    ):
         set_archive(monkeypatch, address, archive)
         load_glove("glove.6B.100d", ["movie"])
     assert asked == []
 
 
-def test_a_download_with_the_wrong_checksum_is_refused_and_not_kept(monkeypatch, tmp_path):
+def test_a_download_with_the_wrong_checksum_is_refused_and_not_kept(
+    monkeypatch, tmp_path
+):
     monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
     monkeypatch.setattr("time.sleep", lambda _: None)
     with serve(lambda *_: (200, {}, b"something else")) as (address, asked):
@@ -161,7 +210,12 @@ def make_batches(size=200, **options):
     return (
         encoded,
         reviews["stars"],
-        Batches(encoded, reviews["stars"], vocab, **{"batch_size": 16, "num_buckets": 4, **options}),
+        Batches(
+            encoded,
+            reviews["stars"],
+            vocab,
+            **{"batch_size": 16, "num_buckets": 4, **options},
+        ),
     )
 
 
@@ -169,7 +223,9 @@ def contents(batches):
     """Return each review of each batch as (tokens, stars)."""
     found = []
     for tokens, valid_length, stars in batches:
-        for row, length, star in zip(tokens.asnumpy(), valid_length.asnumpy(), stars.asnumpy()):
+        for row, length, star in zip(
+            tokens.asnumpy(), valid_length.asnumpy(), stars.asnumpy()
+        ):
             found.append((tuple(row[:length]), int(star)))
     return found
 
@@ -185,7 +241,11 @@ def test_each_review_comes_once_an_epoch_with_its_stars(shuffle):
 def test_batches_are_padded_to_their_longest_review_and_with_the_padding_word():
     _, _, batches = make_batches()
     for tokens, valid_length, stars in batches:
-        assert (tokens.dtype, valid_length.dtype, stars.dtype) == (np.int32, np.int32, np.float32)
+        assert (tokens.dtype, valid_length.dtype, stars.dtype) == (
+            np.int32,
+            np.int32,
+            np.float32,
+        )
         assert tokens.shape[1] == valid_length.max().asscalar()
         beyond = np.arange(tokens.shape[1]) >= valid_length.asnumpy()[:, None]
         assert (tokens.asnumpy()[beyond] == 1).all()
@@ -194,10 +254,16 @@ def test_batches_are_padded_to_their_longest_review_and_with_the_padding_word():
 
 def test_buckets_save_padding():
     def padded(batches):
-        real, total = np.sum([(length.sum().asscalar(), tokens.size) for tokens, length, _ in batches], axis=0)
+        real, total = np.sum(
+            [(length.sum().asscalar(), tokens.size) for tokens, length, _ in batches],
+            axis=0,
+        )
         return 1 - real / total
 
-    bucketed, single = (make_batches(400, num_buckets=n, shuffle=True, bucket_ratio=0)[2] for n in (5, 1))
+    bucketed, single = (
+        make_batches(400, num_buckets=n, shuffle=True, bucket_ratio=0)[2]
+        for n in (5, 1)
+    )
     assert padded(bucketed) < padded(single) / 2
 
 
@@ -207,7 +273,9 @@ def test_short_reviews_come_in_batches_as_large_as_the_ratio_says():
         (0.5, 2),
         (1.0, 4),
     ):  # the shortest of four buckets is a quarter as long as the longest
-        sizes = [len(tokens) for tokens, _, _ in make_batches(2000, bucket_ratio=ratio)[2]]
+        sizes = [
+            len(tokens) for tokens, _, _ in make_batches(2000, bucket_ratio=ratio)[2]
+        ]
         assert max(sizes) == pytest.approx(16 * larger, rel=0.3)
 
 

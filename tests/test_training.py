@@ -9,25 +9,45 @@ import pytest
 from conftest import SMALL, fit, make_reviews, prepare
 from selfatt_lib import training
 from selfatt_lib.runtime import mx
-from selfatt_lib.training import RunDirectory, TrainingConfig, baselines, evaluate, replacing, write_metrics, write_text
+from selfatt_lib.training import (
+    RunDirectory,
+    TrainingConfig,
+    baselines,
+    evaluate,
+    replacing,
+    write_metrics,
+    write_text,
+)
 
 nd = mx.nd
 
 
 def weights(model):
-    return {name: parameter.data().asnumpy() for name, parameter in training._named_parameters(model)}
+    return {
+        name: parameter.data().asnumpy()
+        for name, parameter in training._named_parameters(model)
+    }
 
 
 def assert_same_run(a, b):
     """The same history but for the seconds, and the same weights, bit for bit."""
     pd.testing.assert_frame_equal(
-        a.history.drop(columns="seconds"), b.history.drop(columns="seconds"), check_exact=True
+        a.history.drop(columns="seconds"),
+        b.history.drop(columns="seconds"),
+        check_exact=True,
     )
     for files in ("model.params", "checkpoint.params"):
-        first, second = nd.load(str(a.run.path / files)), nd.load(str(b.run.path / files))
+        first, second = (
+            nd.load(str(a.run.path / files)),
+            nd.load(str(b.run.path / files)),
+        )
         assert first.keys() == second.keys()
         for name in first:
-            np.testing.assert_array_equal(first[name].asnumpy(), second[name].asnumpy(), err_msg=f"{files}: {name}")
+            np.testing.assert_array_equal(
+                first[name].asnumpy(),
+                second[name].asnumpy(),
+                err_msg=f"{files}: {name}",
+            )
 
 
 # Configuration
@@ -40,16 +60,34 @@ def assert_same_run(a, b):
         ({"epochs": 2.5}, "epochs must be a whole number of at least 1; got 2.5"),
         ({"epochs": True}, "epochs must be a whole number of at least 1; got True"),
         ({"epochs": "3"}, "epochs must be a whole number of at least 1; got '3'"),
-        ({"train_size": -1}, "train_size must be a whole number of at least 1 or None; got -1"),
+        (
+            {"train_size": -1},
+            "train_size must be a whole number of at least 1 or None; got -1",
+        ),
         ({"dropout": 1.0}, "dropout must be a number from 0 to below 1; got 1.0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0; got nan"),
+        (
+            {"learning_rate": float("nan")},
+            "learning_rate must be a number above 0; got nan",
+        ),
         ({"learning_rate": 0}, "learning_rate must be a number above 0; got 0"),
-        ({"clip_norm": float("inf")}, "clip_norm must be a number above 0 or None; got inf"),
-        ({"embedding": "word2vec"}, "embedding must be one of 'glove.6B.50d', .*; got 'word2vec'"),
+        (
+            {"clip_norm": float("inf")},
+            "clip_norm must be a number above 0 or None; got inf",
+        ),
+        (
+            {"embedding": "word2vec"},
+            "embedding must be one of 'glove.6B.50d', .*; got 'word2vec'",
+        ),
         ({"lower": "yes"}, "lower must be True or False; got 'yes'"),
-        ({"class_weights": [1, 2]}, "class_weights must be None, 'auto' or a list of five numbers above 0"),
+        (
+            {"class_weights": [1, 2]},
+            "class_weights must be None, 'auto' or a list of five numbers above 0",
+        ),
         ({"class_weights": "yes"}, "class_weights must be .*; got 'yes'"),
-        ({"pooling": "max"}, "pooling must be one of 'flatten', 'mean', 'prune'; got 'max'"),
+        (
+            {"pooling": "max"},
+            "pooling must be one of 'flatten', 'mean', 'prune'; got 'max'",
+        ),
         ({"pooling": "prune"}, "pooling='prune' needs prune_p and prune_q"),
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"run_dir": " "}, "run_dir must be a text that is not empty"),
@@ -61,11 +99,22 @@ def test_an_impossible_parameter_is_refused_by_name(parameters, message):
 
 
 def test_a_notebooks_plain_values_are_the_parameters():
-    namespace = {"epochs": 2, "pooling": "mean", "_private": 1, "In": [""], "Out": {}, "json": json, "exit": exit}
+    namespace = {
+        "epochs": 2,
+        "pooling": "mean",
+        "_private": 1,
+        "In": [""],
+        "Out": {},
+        "json": json,
+        "exit": exit,
+    }
     config = TrainingConfig.from_namespace(namespace)
     assert (config.epochs, config.pooling) == (2, "mean")
     # when the cell is run again, what later cells defined is no parameter
-    assert TrainingConfig.from_namespace(namespace | {"config": config, "sentence": "a"}) == config
+    assert (
+        TrainingConfig.from_namespace(namespace | {"config": config, "sentence": "a"})
+        == config
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,12 +136,18 @@ def test_training_learns(trained):
     history = trained.history
     assert history["epoch"].tolist() == [1, 2, 3]
     assert history["train_loss"].iloc[-1] < 0.7 * history["train_loss"].iloc[0]
-    assert history["valid_accuracy"].max() > 0.6  # the commonest star is given in a third of the reviews
+    assert (
+        history["valid_accuracy"].max() > 0.6
+    )  # the commonest star is given in a third of the reviews
 
 
 def test_the_learning_rate_falls_by_a_tenth_every_second_epoch(tmp_path):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=5, learning_rate=0.01)
-    np.testing.assert_allclose(fit(prepared)["learning_rate"], [0.01, 0.01, 0.009, 0.009, 0.0081])
+    prepared = prepare(
+        tmp_path / "run", make_reviews(80), valid_size=20, epochs=5, learning_rate=0.01
+    )
+    np.testing.assert_allclose(
+        fit(prepared)["learning_rate"], [0.01, 0.01, 0.009, 0.009, 0.0081]
+    )
 
 
 def test_the_best_epochs_weights_are_kept_and_left_in_the_model(tmp_path, monkeypatch):
@@ -120,18 +175,23 @@ def test_the_last_weights_are_those_that_resuming_goes_on_from(trained):
 
 
 def test_the_held_out_accuracy_is_the_left_models(trained):
-    _, stars, predictions = evaluate(trained.model, trained.valid_batches, trained.objective, trained.device)
+    _, stars, predictions = evaluate(
+        trained.model, trained.valid_batches, trained.objective, trained.device
+    )
     assert np.mean(stars == predictions) == trained.history["valid_accuracy"].max()
     assert len(stars) == SMALL["valid_size"]
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was(tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was(
+    tmp_path, monkeypatch
+):
     prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=3)
     losses = iter([1.0, float("nan")])
     found = (np.full(20, 3), np.full(20, 3))
     monkeypatch.setattr(training, "evaluate", lambda *_: (next(losses), *found))
     with pytest.raises(
-        RuntimeError, match=r"the loss of epoch 2 is not finite: .*Lower learning_rate, or set clip_norm"
+        RuntimeError,
+        match=r"the loss of epoch 2 is not finite: .*Lower learning_rate, or set clip_norm",
     ):
         fit(prepared)
     assert [line["epoch"] for line in prepared.run.history()] == [1]
@@ -139,19 +199,35 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was(tmp_path, mon
 
 
 def test_a_run_that_diverges_is_stopped(tmp_path):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=2, learning_rate=1e30, clip_norm=None)
+    prepared = prepare(
+        tmp_path / "run",
+        make_reviews(80),
+        valid_size=20,
+        epochs=2,
+        learning_rate=1e30,
+        clip_norm=None,
+    )
     with pytest.raises(RuntimeError, match="is not finite"):
         fit(prepared)
 
 
 def test_of_equally_good_epochs_the_first_is_kept():
-    lines = [{"epoch": e, "valid_accuracy": a} for e, a in enumerate([0.1, 0.5, 0.5, 0.2], 1)]
+    lines = [
+        {"epoch": e, "valid_accuracy": a} for e, a in enumerate([0.1, 0.5, 0.5, 0.2], 1)
+    ]
     assert training._best(lines)["epoch"] == 2
 
 
 def test_training_stops_early_when_nothing_improves(tmp_path):
     # so small a learning rate never changes a prediction
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=9, patience=2, learning_rate=1e-12)
+    prepared = prepare(
+        tmp_path / "run",
+        make_reviews(80),
+        valid_size=20,
+        epochs=9,
+        patience=2,
+        learning_rate=1e-12,
+    )
     assert fit(prepared)["epoch"].tolist() == [1, 2, 3]
 
 
@@ -164,22 +240,38 @@ def test_the_gradient_is_clipped_by_its_global_norm(tmp_path, monkeypatch):
         norms.append(float(sum((array**2).sum().asscalar() for array in arrays)) ** 0.5)
 
     monkeypatch.setattr(training.gluon.utils, "clip_global_norm", spy)
-    fit(prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1, clip_norm=0.01))
+    fit(
+        prepare(
+            tmp_path / "run", make_reviews(80), valid_size=20, epochs=1, clip_norm=0.01
+        )
+    )
     assert max(norms) == pytest.approx(0.01, rel=1e-3)
 
 
 @pytest.mark.parametrize("train_embedding", [True, False])
 def test_frozen_word_vectors_stay_and_free_ones_move(train_embedding, tmp_path):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1, train_embedding=train_embedding)
+    prepared = prepare(
+        tmp_path / "run",
+        make_reviews(80),
+        valid_size=20,
+        epochs=1,
+        train_embedding=train_embedding,
+    )
     fit(prepared)
     same = np.array_equal(
-        prepared.model.embedding.weight.data().asnumpy(), prepared.vocab.embedding.idx_to_vec.asnumpy()
+        prepared.model.embedding.weight.data().asnumpy(),
+        prepared.vocab.embedding.idx_to_vec.asnumpy(),
     )
     assert same != train_embedding
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"pooling": "mean"}, {"pooling": "prune", "prune_p": 3, "prune_q": 2}, {"num_layers": 2}]
+    "parameters",
+    [
+        {"pooling": "mean"},
+        {"pooling": "prune", "prune_p": 3, "prune_q": 2},
+        {"num_layers": 2},
+    ],
 )
 def test_every_kind_of_model_trains(parameters, tmp_path):
     history = fit(prepare(tmp_path / "run", learning_rate=0.02, **parameters))
@@ -188,22 +280,35 @@ def test_every_kind_of_model_trains(parameters, tmp_path):
 
 @pytest.mark.parametrize("class_weights", [None, "auto", [3.0, 5.3, 4.0, 2.0, 1.0]])
 def test_the_objective_is_cross_entropy_plus_penalty(class_weights, tmp_path):
-    prepared = prepare(tmp_path / "run", class_weights=class_weights, penalty_coefficient=0.5, squared_penalty=False)
+    prepared = prepare(
+        tmp_path / "run",
+        class_weights=class_weights,
+        penalty_coefficient=0.5,
+        squared_penalty=False,
+    )
     logits, stars = nd.array([[0.1, 0.4, -0.2, 0.0, 1.0]]), nd.array([2.0])
     attention = nd.array([[[0.5, 0.5], [1.0, 0.0]]])
-    weight = {None: 1.0, "auto": training.class_weights(prepared.train_reviews["stars"])[1]}.get(
-        class_weights if class_weights is None or class_weights == "auto" else "given", 5.3
+    weight = {
+        None: 1.0,
+        "auto": training.class_weights(prepared.train_reviews["stars"])[1],
+    }.get(
+        class_weights if class_weights is None or class_weights == "auto" else "given",
+        5.3,
     )
     probability = np.exp(0.4) / np.exp(logits.asnumpy()).sum()
     a = attention.asnumpy()[0]
     expected = -weight * np.log(probability) + 0.5 * np.linalg.norm(a @ a.T - np.eye(2))
-    assert prepared.objective(logits, attention, stars).asscalar() == pytest.approx(expected, rel=1e-5)
+    assert prepared.objective(logits, attention, stars).asscalar() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     runs = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        prepared = prepare(tmp_path / name, make_reviews(80), valid_size=20, epochs=2, seed=seed)
+        prepared = prepare(
+            tmp_path / name, make_reviews(80), valid_size=20, epochs=2, seed=seed
+        )
         prepared.history = fit(prepared)
         runs.append(prepared)
     assert_same_run(*runs[:2])
@@ -239,7 +344,9 @@ def stop_after(prepared, batches):
 
 
 @pytest.mark.parametrize("epochs_done", [0, 1, 2])
-def test_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(epochs_done, tmp_path):
+def test_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(
+    epochs_done, tmp_path
+):
     parameters = {"epochs": 4, "learning_rate": 0.01, "num_layers": 2}
     unbroken = prepare(tmp_path / "unbroken", **parameters)
     unbroken.history = fit(unbroken)
@@ -255,8 +362,12 @@ def test_a_run_that_was_stopped_and_resumed_equals_one_that_never_stopped(epochs
         np.testing.assert_array_equal(value, weights(resumed.model)[name])
 
 
-@pytest.mark.parametrize("written", ["model.params", "metrics.jsonl", "checkpoint.params"])
-def test_a_stop_while_an_epoch_is_being_saved_loses_that_epoch_only(written, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "written", ["model.params", "metrics.jsonl", "checkpoint.params"]
+)
+def test_a_stop_while_an_epoch_is_being_saved_loses_that_epoch_only(
+    written, tmp_path, monkeypatch
+):
     parameters = {"epochs": 3, "learning_rate": 0.01}
     unbroken = prepare(tmp_path / "unbroken", **parameters)
     unbroken.history = fit(unbroken)
@@ -293,7 +404,8 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
 def test_resuming_with_other_parameters_is_refused_by_name(trained):
     config = dataclasses.replace(trained.config, resume=True, epochs=5, dropout=0.1)
     with pytest.raises(
-        ValueError, match=r"other parameters: dropout was 0.5, now 0.1; epochs was 3, now 5\. Give the same"
+        ValueError,
+        match=r"other parameters: dropout was 0.5, now 0.1; epochs was 3, now 5\. Give the same",
     ):
         RunDirectory(config)
 
@@ -303,7 +415,10 @@ def test_resuming_on_changed_reviews_is_refused(column, tmp_path):
     reviews = make_reviews(100)
     fit(prepare(tmp_path / "run", reviews, valid_size=20, epochs=1))
     # the same words, in another order; or the same texts, rated the other way round
-    changed = {"text": lambda text: " ".join(reversed(text.split())), "stars": lambda star: 6 - star}[column]
+    changed = {
+        "text": lambda text: " ".join(reversed(text.split())),
+        "stars": lambda star: 6 - star,
+    }[column]
     reviews[column] = reviews[column].map(changed)
     with pytest.raises(ValueError, match="reviews of 'review-snippets' have changed"):
         fit(prepare(tmp_path / "run", reviews, valid_size=20, epochs=1, resume=True))
@@ -314,11 +429,26 @@ def test_a_run_may_be_resumed_in_another_place(tmp_path):
     first = prepare(tmp_path / "run", make_reviews(80), **parameters)
     stop_after(first, len(first.train_batches) + 1)
     (tmp_path / "run").rename(tmp_path / "moved")
-    assert len(fit(prepare(tmp_path / "moved", make_reviews(80), **parameters, resume=True, device="cpu"))) == 2
+    assert (
+        len(
+            fit(
+                prepare(
+                    tmp_path / "moved",
+                    make_reviews(80),
+                    **parameters,
+                    resume=True,
+                    device="cpu",
+                )
+            )
+        )
+        == 2
+    )
 
 
 def test_resuming_what_never_began_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no run. Start it with resume=False"):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no run. Start it with resume=False"
+    ):
         RunDirectory(TrainingConfig(run_dir=str(tmp_path / "nothing"), resume=True))
 
 
@@ -336,14 +466,24 @@ def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
 def finish(prepared):
     """Train and write the metrics, which is what makes a run a finished one."""
     prepared.history = fit(prepared)
-    _, stars, predictions = evaluate(prepared.model, prepared.valid_batches, prepared.objective, prepared.device)
+    _, stars, predictions = evaluate(
+        prepared.model, prepared.valid_batches, prepared.objective, prepared.device
+    )
     found = baselines(prepared.train_reviews, prepared.valid_reviews)
     return write_metrics(
-        prepared.run, prepared.history, stars, predictions, found, len(prepared.train_reviews), prepared.device
+        prepared.run,
+        prepared.history,
+        stars,
+        predictions,
+        found,
+        len(prepared.train_reviews),
+        prepared.device,
     )
 
 
-def test_an_earlier_run_is_moved_aside_and_dropped_only_for_the_very_same_weights(tmp_path):
+def test_an_earlier_run_is_moved_aside_and_dropped_only_for_the_very_same_weights(
+    tmp_path,
+):
     parameters = {"valid_size": 20, "epochs": 1}
     reviews = make_reviews(80)
 
@@ -353,15 +493,26 @@ def test_an_earlier_run_is_moved_aside_and_dropped_only_for_the_very_same_weight
     finish(prepare(tmp_path / "run", reviews, **parameters))
     again = prepare(tmp_path / "run", reviews, **parameters)
     fit(again)
-    assert names() == ["run", "run.1"]  # nothing is lost while the second is not finished
+    assert names() == [
+        "run",
+        "run.1",
+    ]  # nothing is lost while the second is not finished
     assert (tmp_path / "run.1" / "metrics.json").exists()
     assert not (tmp_path / "run" / "metrics.json").exists()
     finish(prepare(tmp_path / "run", reviews, **parameters))
     assert names() == ["run", "run.1"]  # the third equals the second
-    finish(prepare(tmp_path / "run", reviews.assign(stars=6 - reviews["stars"]), **parameters))
+    finish(
+        prepare(
+            tmp_path / "run", reviews.assign(stars=6 - reviews["stars"]), **parameters
+        )
+    )
     assert names() == ["run", "run.1", "run.2"]
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    finish(prepare(tmp_path / "run", reviews.assign(stars=6 - reviews["stars"]), **parameters))
+    finish(
+        prepare(
+            tmp_path / "run", reviews.assign(stars=6 - reviews["stars"]), **parameters
+        )
+    )
     assert names() == ["run", "run.1", "run.2", "run.3"]
     assert (tmp_path / "run.3" / "notes.txt").exists()
 
@@ -382,7 +533,9 @@ def test_a_longer_run_with_the_same_best_epoch_is_not_dropped(tmp_path):
     parameters = {"valid_size": 20, "learning_rate": 1e-12}
     finish(prepare(tmp_path / "run", make_reviews(80), epochs=3, **parameters))
     finish(prepare(tmp_path / "run", make_reviews(80), epochs=1, **parameters))
-    best = [(tmp_path / name / "model.params").read_bytes() for name in ("run", "run.1")]
+    best = [
+        (tmp_path / name / "model.params").read_bytes() for name in ("run", "run.1")
+    ]
     assert best[0] == best[1]
     assert (tmp_path / "run.1" / "metrics.jsonl").read_text().count("\n") == 3
 
@@ -395,12 +548,32 @@ def test_a_longer_run_with_the_same_best_epoch_is_not_dropped(tmp_path):
             lambda path: path.write_bytes(path.read_bytes()[:500]),
             "is damaged: (?s:.*)Start the run anew",
         ),
-        ("checkpoint.params", lambda path: nd.save(str(path), [nd.zeros(1)]), "is damaged: (?s:.*)Start the run anew"),
-        ("metrics.jsonl", lambda path: path.write_text("{"), "is damaged: (?s:.*)Start the run anew"),
-        ("metrics.jsonl", lambda path: path.unlink(), "lacks model.params or some of the 2 epochs"),
-        ("model.params", lambda path: path.unlink(), "lacks model.params or some of the 2 epochs"),
+        (
+            "checkpoint.params",
+            lambda path: nd.save(str(path), [nd.zeros(1)]),
+            "is damaged: (?s:.*)Start the run anew",
+        ),
+        (
+            "metrics.jsonl",
+            lambda path: path.write_text("{"),
+            "is damaged: (?s:.*)Start the run anew",
+        ),
+        (
+            "metrics.jsonl",
+            lambda path: path.unlink(),
+            "lacks model.params or some of the 2 epochs",
+        ),
+        (
+            "model.params",
+            lambda path: path.unlink(),
+            "lacks model.params or some of the 2 epochs",
+        ),
         ("config.json", lambda path: path.write_text("{"), "is damaged"),
-        ("config.json", lambda path: path.write_text("[]"), "is damaged: it holds no JSON object"),
+        (
+            "config.json",
+            lambda path: path.write_text("[]"),
+            "is damaged: it holds no JSON object",
+        ),
         ("config.json", lambda path: path.write_text("{}"), "has other parameters"),
     ],
 )
@@ -408,7 +581,11 @@ def test_a_damaged_run_is_not_resumed(name, damage, message, tmp_path):
     fit(prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=2))
     damage(tmp_path / "run" / name)
     with pytest.raises(ValueError, match=message):
-        fit(prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=2, resume=True))
+        fit(
+            prepare(
+                tmp_path / "run", make_reviews(80), valid_size=20, epochs=2, resume=True
+            )
+        )
 
 
 def stop_writing(path):
@@ -432,26 +609,43 @@ def test_the_metrics_hold_what_is_promised(tmp_path):
     finished = prepare(tmp_path / "run")
     assert finish(finished) == finished.run.read("metrics.json")
     metrics = finished.run.read("metrics.json")
-    promised = (
-        "accuracy weighted_f1 confusion_matrix majority_accuracy tfidf_accuracy epochs best_epoch train_size valid_size"
-    )
+    promised = "accuracy weighted_f1 confusion_matrix majority_accuracy tfidf_accuracy epochs best_epoch train_size valid_size"
     assert {*promised.split(), "seconds", "device", "seed"} <= set(metrics)
     assert np.sum(metrics["confusion_matrix"]) == metrics["valid_size"] == 60
-    assert np.trace(metrics["confusion_matrix"]) / 60 == pytest.approx(metrics["accuracy"])
+    assert np.trace(metrics["confusion_matrix"]) / 60 == pytest.approx(
+        metrics["accuracy"]
+    )
     assert metrics["train_size"] == 240
-    lines = [json.loads(line) for line in (finished.run.path / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (finished.run.path / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
 
 
 def test_the_metrics_are_those_of_the_best_epoch_and_rows_are_given_stars(tmp_path):
     prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20)
     fit(prepared)
-    history = pd.DataFrame({"epoch": [1, 2, 3], "valid_accuracy": [0.1, 0.8, 0.8], "seconds": [1.0, 2.0, 4.0]})
+    history = pd.DataFrame(
+        {
+            "epoch": [1, 2, 3],
+            "valid_accuracy": [0.1, 0.8, 0.8],
+            "seconds": [1.0, 2.0, 4.0],
+        }
+    )
     given, predicted = np.array([1, 1, 2, 5]), np.array([1, 3, 3, 4])
     found = baselines(prepared.train_reviews, prepared.valid_reviews)
-    metrics = write_metrics(prepared.run, history, given, predicted, found, 60, prepared.device)
+    metrics = write_metrics(
+        prepared.run, history, given, predicted, found, 60, prepared.device
+    )
     assert (metrics["best_epoch"], metrics["epochs"], metrics["seconds"]) == (2, 3, 7.0)
-    assert metrics["confusion_matrix"] == [[1, 0, 1, 0, 0], [0, 0, 1, 0, 0], [0] * 5, [0] * 5, [0, 0, 0, 1, 0]]
+    assert metrics["confusion_matrix"] == [
+        [1, 0, 1, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0] * 5,
+        [0] * 5,
+        [0, 0, 0, 1, 0],
+    ]
     assert metrics["accuracy"] == 0.25
     # by hand: star 1 has precision 1 and recall 1/2, so F1 2/3; it is half of the reviews; the others have none right
     assert metrics["weighted_f1"] == pytest.approx(1 / 3)
@@ -463,7 +657,9 @@ def test_the_baselines_are_what_they_say():
     commonest = train["stars"].mode()[0]
     assert found["majority"]["accuracy"] == (valid["stars"] == commonest).mean()
     assert found["tfidf"]["accuracy"] > 0.8  # single words tell the stars here
-    misled = baselines(train, valid.assign(stars=6 - valid["stars"]))  # it learns from the training reviews alone
+    misled = baselines(
+        train, valid.assign(stars=6 - valid["stars"])
+    )  # it learns from the training reviews alone
     assert misled["tfidf"]["accuracy"] < 0.5
 
 

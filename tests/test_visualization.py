@@ -8,7 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from selfatt_lib.visualization import attention_heatmap, attention_html, plot_confusion, plot_history
+from selfatt_lib.visualization import (
+    attention_heatmap,
+    attention_html,
+    plot_confusion,
+    plot_history,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +23,9 @@ def close_figures():
 
 
 def make_prediction(tokens):
-    attention = np.array([np.linspace(1, 3, len(tokens)), np.linspace(3, 1, len(tokens))])
+    attention = np.array(
+        [np.linspace(1, 3, len(tokens)), np.linspace(3, 1, len(tokens))]
+    )
     return SimpleNamespace(
         stars=4,
         probabilities=np.array([0.05, 0.05, 0.1, 0.6, 0.2]),
@@ -44,9 +51,15 @@ class Page(HTMLParser):
 def test_the_heatmap_has_a_row_for_each_hop_and_a_column_for_each_token():
     attention = np.array([[0.1, 0.9], [0.6, 0.4], [0.5, 0.5]])
     ax = attention_heatmap(attention, ["good", "film"])
-    np.testing.assert_array_equal(np.asarray(ax.collections[0].get_array()).reshape(3, 2), attention)
+    np.testing.assert_array_equal(
+        np.asarray(ax.collections[0].get_array()).reshape(3, 2), attention
+    )
     assert [label.get_text() for label in ax.get_xticklabels()] == ["good", "film"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["hop 1", "hop 2", "hop 3"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "hop 1",
+        "hop 2",
+        "hop 3",
+    ]
 
 
 def test_a_heatmap_shows_dollars_as_dollars():
@@ -55,7 +68,10 @@ def test_a_heatmap_shows_dollars_as_dollars():
 
 
 def test_a_heatmap_of_other_tokens_is_refused():
-    with pytest.raises(ValueError, match=r"must have the shape \(hops, 3\), a column for each token; got \(2, 2\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"must have the shape \(hops, 3\), a column for each token; got \(2, 2\)",
+    ):
         attention_heatmap(np.ones((2, 2)) / 2, ["a", "b", "c"])
 
 
@@ -75,19 +91,32 @@ def test_the_page_shows_the_sum_and_each_hop_of_each_review():
 def test_the_stars_predicted_and_given_are_told_apart():
     given = pd.Series([5, 1], index=[7, 0])  # the index is not the place
     page = Page(attention_html([make_prediction(["a"])] * 2, stars=given))
-    labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "span" and "aria-label" in attributes]
+    labels = [
+        attributes["aria-label"]
+        for tag, attributes in page.tags
+        if tag == "span" and "aria-label" in attributes
+    ]
     assert labels == ["4 of 5 stars", "5 of 5 stars", "4 of 5 stars", "1 of 5 stars"]
 
 
 def test_the_strongest_colour_is_the_one_with_most_attention():
     page = Page(attention_html([make_prediction(["a", "b", "c"])]))
-    shades = [float(attributes["style"].removeprefix("--a:")) for tag, attributes in page.tags if tag == "mark"][3:6]
+    shades = [
+        float(attributes["style"].removeprefix("--a:"))
+        for tag, attributes in page.tags
+        if tag == "mark"
+    ][3:6]
     assert shades == sorted(shades)
     assert shades[0] < shades[-1]
 
 
 def test_reviews_cannot_bring_markup_into_the_page():
-    hostile = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</style>", "&amp;"]
+    hostile = [
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "</style>",
+        "&amp;",
+    ]
     page = Page(attention_html([make_prediction(hostile)], title="<b>&"))
     ours = "html head meta title body header h1 style div article h2 p mark details summary span"
     assert {tag for tag, _ in page.tags} <= {*ours.split()}
@@ -100,7 +129,9 @@ def test_the_page_fetches_nothing_and_runs_nothing():
     html = attention_html([make_prediction(["a"])])
     assert "http" not in html
     assert "<script" not in html
-    assert not any("src" in attributes or "href" in attributes for _, attributes in Page(html).tags)
+    assert not any(
+        "src" in attributes or "href" in attributes for _, attributes in Page(html).tags
+    )
 
 
 def test_the_confusion_matrix_shows_counts():
@@ -116,8 +147,12 @@ def test_the_confusion_matrix_shows_counts():
 def test_the_curves_show_the_history(trained):
     figure = plot_history(trained.history)
     for ax, quantity in zip(figure.axes, ("loss", "accuracy")):
-        np.testing.assert_array_equal(ax.lines[0].get_ydata(), trained.history[f"train_{quantity}"])
-        np.testing.assert_array_equal(ax.lines[1].get_ydata(), trained.history[f"valid_{quantity}"])
+        np.testing.assert_array_equal(
+            ax.lines[0].get_ydata(), trained.history[f"train_{quantity}"]
+        )
+        np.testing.assert_array_equal(
+            ax.lines[1].get_ydata(), trained.history[f"valid_{quantity}"]
+        )
     history = trained.history.assign(valid_accuracy=[0.1, 0.9, 0.5])
     kept = plot_history(history).axes[1].lines[2]
     assert (kept.get_xdata(), kept.get_ydata()) == ([2], [0.9])

