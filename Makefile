@@ -39,7 +39,7 @@ book: setup  ## render the book; warnings are errors
 	@$(BIN)/jupyter-book build . -W -n --keep-going
 
 notebooks: setup  ## run every chapter and store its outputs
-	@TQDM_DISABLE=1 $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False $(ARGS) book/*.ipynb
+	@TQDM_DISABLE=1 $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False --NotebookClient.coalesce_streams=True $(ARGS) book/*.ipynb
 
 lock: setup  ## rewrite requirements.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
 	@$(BIN)/uv pip compile --universal --generate-hashes --extra dev --no-annotate --python-version 3.11 \

@@ -706,11 +706,8 @@ def training_step(model, objective, trainer, batch, clip_norm=None):
         mean_loss = loss.mean()
     mean_loss.backward()
     if clip_norm:
-        gradients = [
-            parameter.grad()
-            for parameter in trainer._params
-            if parameter.grad_req != "null"
-        ]
+        parameters = model.collect_params().values()
+        gradients = [p.grad() for p in parameters if p.grad_req != "null"]
         gluon.utils.clip_global_norm(gradients, clip_norm, check_isfinite=False)
     trainer.step(1)
     return loss, logits
