@@ -2,10 +2,11 @@ PYTHON := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; d
 BIN := .venv/bin
 PARAMETERS ?= quick
 RUN ?= runs/$(PARAMETERS)
+CHAPTERS ?= book/*.ipynb
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format book notebooks lock clean
+.PHONY: help setup train test lint format book notebooks lock address clean
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ —/' | sed -E 's/^([a-z]+) —/  make \1 —/'
@@ -38,12 +39,15 @@ format: setup  ## bring code and notebooks into form
 book: setup  ## render the book; warnings are errors
 	@$(BIN)/jupyter-book build . -W -n --keep-going
 
-notebooks: setup  ## run every chapter and store its outputs
-	@TQDM_DISABLE=1 $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False --NotebookClient.coalesce_streams=True $(ARGS) book/*.ipynb
+notebooks: setup  ## run every chapter and store its outputs (CHAPTERS=book/penalty.ipynb for that one)
+	@TQDM_DISABLE=1 $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False --NotebookClient.coalesce_streams=True $(ARGS) $(CHAPTERS)
 
 lock: setup  ## rewrite requirements.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
 	@$(BIN)/uv pip compile --universal --generate-hashes --extra dev --no-annotate --python-version 3.11 \
 		--custom-compile-command 'make lock' --quiet $(ARGS) pyproject.toml -o requirements.lock
+
+address: setup  ## put the repository's address, from _config.yml, wherever it is needed
+	@$(BIN)/python tools/address.py
 
 clean:  ## remove what was built, but no run and no environment
 	@rm -rf _build .pytest_cache .ruff_cache build *.egg-info

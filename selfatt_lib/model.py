@@ -44,11 +44,9 @@ class BiLSTM(gluon.HybridBlock):
         def reverse(sequence):
             return F.SequenceReverse(sequence, valid_length, use_sequence_length=True)
 
-        return F.concat(
-            self.forward_lstm(inputs),
-            reverse(self.backward_lstm(reverse(inputs))),
-            dim=-1,
-        )
+        forward = self.forward_lstm(inputs)
+        backward = reverse(self.backward_lstm(reverse(inputs)))
+        return F.concat(forward, backward, dim=-1)
 
 
 class SelfAttention(gluon.HybridBlock):
@@ -88,10 +86,9 @@ class SelfAttention(gluon.HybridBlock):
         scores = self.w_s2(F.tanh(self.w_s1(hidden)))  # (B, T, r)
         scores = F.transpose(scores, axes=(0, 2, 1))  # (B, r, T)
         # softmax wants one length for each row it normalises: (B, r)
-        length = F.broadcast_like(
-            F.expand_dims(valid_length, 1), scores, lhs_axes=(1,), rhs_axes=(1,)
-        )
-        attention = F.softmax(scores, F.cast(length, "int32"), axis=-1, use_length=True)
+        length = F.expand_dims(F.cast(valid_length, "int32"), 1)
+        length = F.broadcast_like(length, scores, lhs_axes=(1,), rhs_axes=(1,))
+        attention = F.softmax(scores, length, axis=-1, use_length=True)
         return F.batch_dot(attention, hidden), attention
 
 
@@ -139,15 +136,13 @@ class PrunedLayer(gluon.HybridBlock):
         self, F, embedding, row_weight, row_bias, column_weight, column_bias
     ):
         rows = F.transpose(embedding, axes=(1, 0, 2))  # (r, B, 2u)
+        rows = F.batch_dot(rows, row_weight)  # (r, B, p)
+        rows = F.broadcast_add(rows, row_bias)
         columns = F.transpose(embedding, axes=(2, 0, 1))  # (2u, B, r)
-        rows = F.broadcast_add(F.batch_dot(rows, row_weight), row_bias)  # (r, B, p)
-        columns = F.broadcast_add(
-            F.batch_dot(columns, column_weight), column_bias
-        )  # (2u, B, q)
-        parts = [
-            F.flatten(F.transpose(part, axes=(1, 0, 2))) for part in (rows, columns)
-        ]
-        return F.relu(F.concat(*parts, dim=-1))
+        columns = F.batch_dot(columns, column_weight)  # (2u, B, q)
+        columns = F.broadcast_add(columns, column_bias)
+        parts = [F.transpose(part, axes=(1, 0, 2)) for part in (rows, columns)]
+        return F.relu(F.concat(*map(F.flatten, parts), dim=-1))
 
 
 class SelfAttentiveBiLSTM(gluon.HybridBlock):
@@ -245,18 +240,17 @@ class SelfAttentiveBiLSTM(gluon.HybridBlock):
             self.embedding.collect_params().setattr("grad_req", "null")
 
     def hybrid_forward(self, F, tokens, valid_length):
-        hidden = F.transpose(
-            self.embedding_dropout(self.embedding(tokens)), axes=(1, 0, 2)
-        )  # (T, B, embedding)
+        vectors = self.embedding_dropout(self.embedding(tokens))
+        hidden = F.transpose(vectors, axes=(1, 0, 2))  # (T, B, embedding)
         for number, layer in enumerate(self.layers):
-            hidden = layer(
-                self.dropout(hidden) if number else hidden, valid_length
-            )  # (T, B, 2u)
-        embedding, attention = self.attention(
-            F.transpose(hidden, axes=(1, 0, 2)), valid_length
-        )
-        pooled = F.mean(embedding, axis=1) if self.pooling == "mean" else embedding
-        logits = self.output(self.dropout(self.hidden(self.dropout(pooled))))
+            if number:
+                hidden = self.dropout(hidden)
+            hidden = layer(hidden, valid_length)  # (T, B, 2u)
+        hidden = F.transpose(hidden, axes=(1, 0, 2))  # (B, T, 2u)
+        embedding, attention = self.attention(hidden, valid_length)
+        if self.pooling == "mean":
+            embedding = F.mean(embedding, axis=1)
+        logits = self.output(self.dropout(self.hidden(self.dropout(embedding))))
         return logits, attention
 
 

@@ -33,21 +33,16 @@ def diversity_penalty(attention, squared=True):
     >>> float(diversity_penalty(nd.array([[[1, 0], [1, 0]]])).asscalar())
     2.0
     """
-    overlap = nd.batch_dot(
-        attention, attention, transpose_b=True
-    )  # (batch, hops, hops)
-    difference = overlap - nd.eye(
-        attention.shape[1], ctx=attention.context, dtype=attention.dtype
-    )
-    total = nd.sum(difference**2, axis=(1, 2))
-    # The square root has no derivative at 0, where the plain norm's subgradient 0 is taken.
-    return (
-        total
-        if squared
-        else nd.where(
-            total > 0, nd.sqrt(nd.maximum(total, 1e-12)), nd.zeros_like(total)
-        )
-    )
+    # AAᵀ, shape (batch, hops, hops)
+    overlap = nd.batch_dot(attention, attention, transpose_b=True)
+    hops = attention.shape[1]
+    identity = nd.eye(hops, ctx=attention.context, dtype=attention.dtype)
+    squared_norm = nd.sum((overlap - identity) ** 2, axis=(1, 2))
+    if squared:
+        return squared_norm
+    # The root has no derivative at 0; its subgradient 0 is taken there.
+    root = nd.sqrt(nd.maximum(squared_norm, 1e-12))
+    return nd.where(squared_norm > 0, root, nd.zeros_like(root))
 
 
 class WeightedSoftmaxCE(gluon.HybridBlock):
@@ -83,9 +78,8 @@ class WeightedSoftmaxCE(gluon.HybridBlock):
         )
 
     def hybrid_forward(self, F, logits, labels, class_weights):
-        return -F.pick(F.log_softmax(logits, axis=-1), labels) * F.take(
-            class_weights, labels
-        )
+        cross_entropy = -F.pick(F.log_softmax(logits, axis=-1), labels)
+        return F.take(class_weights, labels) * cross_entropy
 
 
 def class_weights(stars, num_classes=5):
@@ -113,7 +107,9 @@ def class_weights(stars, num_classes=5):
     >>> class_weights([1, 2, 2, 5, 5, 5, 5])
     [4.0, 2.0, 1.0, 1.0, 1.0]
     """
-    counts = np.bincount(np.asarray(stars, dtype=int), minlength=num_classes + 1)[1:]
-    if not counts.sum():
+    stars = np.asarray(stars, dtype=int)
+    counts = np.bincount(stars, minlength=num_classes + 1)[1:]
+    most = counts.max()
+    if not most:
         raise ValueError("class_weights needs at least one review; got none")
-    return [round(float(counts.max() / count), 1) if count else 1.0 for count in counts]
+    return [round(float(most / count), 1) if count else 1.0 for count in counts]

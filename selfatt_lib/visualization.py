@@ -16,7 +16,7 @@ body > .selfatt { margin: 0 auto; padding: 0 1em; }
 .selfatt article { margin: 1.6em 0; padding-bottom: 1em; border-bottom: 1px solid rgba(128, 128, 128, .35); }
 .selfatt h1, .selfatt .note { font: 600 1.4em/1.6 system-ui, sans-serif; margin: .7em 0 .3em; }
 .selfatt .note { font-size: .85em; font-weight: 400; opacity: .75; }
-.selfatt h2, .selfatt .hop, .selfatt summary { font: 600 .85em/1.6 system-ui, sans-serif; margin: 0 0 .3em; }
+.selfatt h2, .selfatt .hop, .selfatt summary { color: inherit; font: 600 .85em/1.6 system-ui, sans-serif; margin: 0 0 .3em; }
 .selfatt .hop { font-weight: 400; opacity: .75; margin-right: .6em; }
 .selfatt p { margin: .2em 0; }
 .selfatt mark { color: inherit; background: rgba(230, 126, 0, var(--a)); border-radius: .2em; padding: .1em .12em; }

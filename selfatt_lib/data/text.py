@@ -54,15 +54,10 @@ def tokenize(text, max_tokens=None, lower=True):
     >>> tokenize("This movie isn't bad!")
     ['this', 'movie', 'is', "n't", 'bad', '!']
     """
-    words = text.split(None, -1 if max_tokens is None else max_tokens)[
-        :max_tokens
-    ]  # a word is one token or more
-    tokens = [
-        token.text
-        for token in _tokenizer(" ".join(word[:LONGEST_WORD] for word in words))[
-            :max_tokens
-        ]
-    ]
+    # A word is one token or more, so no more words are needed than tokens.
+    words = text.split(None, -1 if max_tokens is None else max_tokens)
+    start = " ".join(word[:LONGEST_WORD] for word in words[:max_tokens])
+    tokens = [token.text for token in _tokenizer(start)[:max_tokens]]
     return [token.lower() for token in tokens] if lower else tokens
 
 
