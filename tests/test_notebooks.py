@@ -71,7 +71,57 @@ def problems(path):
 
 
 def test_there_are_chapters():
-    assert "training.ipynb" in [path.name for path in CHAPTERS]
+    names = ["data", "model", "penalty", "training", "visualization"]
+    assert [path.stem for path in CHAPTERS] == names
+
+
+def left_out_of_contents(book, contents):
+    """Return the pages of a book that its table of contents does not list."""
+    listed = {Path(file).stem for file in re.findall(r"book/[\w.-]+", contents)}
+    pages = [path for path in book.iterdir() if path.suffix in (".ipynb", ".md")]
+    return sorted(path.name for path in pages if path.stem not in listed)
+
+
+def test_every_page_is_in_the_table_of_contents():
+    contents = (ROOT / "_toc.yml").read_text()
+    assert left_out_of_contents(ROOT / "book", contents) == []
+
+
+def test_a_page_that_is_not_in_the_table_of_contents_is_found(tmp_path):
+    for name in ("intro.md", "data.ipynb", "extra.ipynb", "references.bib"):
+        (tmp_path / name).touch()
+    contents = "root: book/intro\nchapters:\n  - file: book/data\n"
+    assert left_out_of_contents(tmp_path, contents) == ["extra.ipynb"]
+
+
+def test_all_chapters_begin_with_the_same_set_up():
+    first = [code_cells(path)[0] for path in CHAPTERS]
+    assert all({"setup", "remove-cell"} <= set(cell.metadata.tags) for cell in first)
+    assert len({cell.source for cell in first}) == 1
+    assert all(cell.outputs == [] for cell in first)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
+def test_every_picture_of_a_chapter_has_a_name_a_caption_and_words(path):
+    for cell in code_cells(path):
+        pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+        if pictures:
+            told = cell.metadata["mystnb"]
+            assert len(cell.outputs) == 1, cell.source
+            assert told["figure"]["name"].startswith("fig-")
+            assert told["figure"]["caption"].endswith(".")
+            assert told["image"]["alt"].endswith(".")
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
+def test_a_chapter_ends_with_a_summary_and_three_to_five_solved_exercises(path):
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    summary, exercises = text.index("\n## Summary\n"), text.index("\n## Exercises\n")
+    assert summary < exercises
+    labels = re.findall(r":::\{exercise\}\n:label: (\S+)", text)
+    assert 3 <= len(labels) <= 5
+    assert re.findall(r":::\{solution(?:-start)?\} (\S+)", text) == labels
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)

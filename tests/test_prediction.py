@@ -136,3 +136,33 @@ def test_a_damaged_run_is_refused(damage, trained, tmp_path):
     damage(tmp_path / "run")
     with pytest.raises(ValueError, match="is damaged"):
         Classifier.load(tmp_path / "run")
+
+
+def test_tokens_are_predicted_as_their_text_is(classifier):
+    text = "The film was superb, I love it"
+    from_text = classifier.predict([text])[0]
+    from_tokens = classifier.predict_tokens([tokenize(text), ["bad"]])[0]
+    assert from_tokens.text == "the film was superb , i love it"
+    assert from_tokens.tokens == from_text.tokens
+    np.testing.assert_allclose(
+        from_tokens.probabilities, from_text.probabilities, atol=1e-6
+    )
+    np.testing.assert_allclose(from_tokens.attention, from_text.attention, atol=1e-6)
+
+
+def test_tokens_beyond_the_models_length_are_clipped(classifier):
+    prediction = classifier.predict_tokens([["good"] * 150])[0]
+    assert prediction.tokens == ["good"] * 100
+    assert prediction.attention.shape == (2, 100)
+
+
+@pytest.mark.parametrize("wrong", [[], "good", ["good", None], None])
+def test_what_is_not_a_list_of_tokens_is_refused_with_its_place(wrong, classifier):
+    with pytest.raises(
+        ValueError, match="tokens 2 of 2 must be a list of at least one string; got"
+    ):
+        classifier.predict_tokens([["good"], wrong])
+
+
+def test_no_tokens_give_no_predictions(classifier):
+    assert classifier.predict_tokens([]) == []

@@ -676,3 +676,73 @@ def test_a_run_directory_holds_no_pickle(trained):
         assert not content.startswith(b"\x80"), path  # a pickle begins so
         if path.suffix != ".params":
             content.decode("utf-8")
+
+
+# In one call
+
+
+def test_fit_does_what_the_steps_do(tmp_path):
+    reviews = make_reviews(80)
+    by_steps = prepare(tmp_path / "steps", reviews, valid_size=20)
+    finish(by_steps)
+    config = dataclasses.replace(by_steps.config, run_dir=str(tmp_path / "fit"))
+    metrics = training.fit(config, training.prepare(config, reviews))
+    assert metrics == json.loads((tmp_path / "fit" / "metrics.json").read_text())
+    assert metrics.keys() == by_steps.run.read("metrics.json").keys()
+    assert metrics["accuracy"] == by_steps.run.read("metrics.json")["accuracy"]
+    for name in ("model.params", "checkpoint.params", "vocab.json"):
+        files = [tmp_path / run / name for run in ("steps", "fit")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_is_finished_only_if_it_ended_and_with_these_parameters(tmp_path):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1)
+    assert not prepared.run.is_finished()
+    fit(prepared)
+    assert not prepared.run.is_finished()
+    finish(prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1))
+    same = dataclasses.replace(prepared.config, device="cpu")
+    other = dataclasses.replace(prepared.config, hidden_size=7)
+    assert RunDirectory(same).is_finished()
+    assert not RunDirectory(other).is_finished()
+
+
+def test_prepare_loads_what_the_configuration_names(tmp_path):
+    make_reviews(60).to_csv(tmp_path / "reviews.csv", index=False)
+    config = training.TrainingConfig(
+        dataset=str(tmp_path / "reviews.csv"), train_size=30, valid_size=10, lower=False
+    )
+    corpus = training.prepare(config)
+    assert (len(corpus.train_reviews), len(corpus.valid_reviews)) == (30, 10)
+    assert (len(corpus.train_tokens), len(corpus.valid_tokens)) == (30, 10)
+    assert "I" in corpus.vocab
+    assert len(corpus.vocab.embedding.idx_to_vec) == len(corpus.vocab)
+    shuffled = [stars.asnumpy() for _, _, stars in corpus.train_batches]
+    again = [stars.asnumpy() for _, _, stars in corpus.train_batches]
+    assert not np.array_equal(np.concatenate(shuffled), np.concatenate(again))
+
+
+def test_a_step_moves_the_weights_down_the_clipped_gradient(tmp_path):
+    prepared = prepare(
+        tmp_path / "run",
+        make_reviews(80),
+        valid_size=20,
+        dropout=0.0,
+        embedding_dropout=0.0,
+    )
+    batch = [
+        array.as_in_context(mx.cpu()) for array in next(iter(prepared.valid_batches))
+    ]
+    model, objective = prepared.model, prepared.objective
+    parameters = list(model.collect_params().values())
+    before = [parameter.data().copy() for parameter in parameters]
+    trainer = mx.gluon.Trainer(model.collect_params(), "sgd", {"learning_rate": 0.1})
+    loss, logits = training.training_step(model, objective, trainer, batch, 0.01)
+    moved = sum(
+        ((parameter.data() - old) ** 2).sum().asscalar()
+        for parameter, old in zip(parameters, before)
+    )
+    assert np.sqrt(moved) == pytest.approx(0.1 * 0.01, rel=1e-2)
+    assert (loss.shape, logits.shape) == ((len(batch[2]),), (len(batch[2]), 5))
+    after = objective(*model(*batch[:2]), batch[2])
+    assert after.mean().asscalar() < loss.mean().asscalar()
