@@ -11,8 +11,8 @@ SEQUENTIAL = "Blues"
 TRAIN, HELD_OUT = "#0072B2", "#D55E00"
 
 STYLE = """
-.selfatt { font-family: Georgia, 'Times New Roman', serif; line-height: 1.9; max-width: 46em; }
-body > .selfatt { margin: 0 auto; padding: 0 1em; }
+.selfatt { line-height: 1.9; max-width: 46em; }
+body > .selfatt { font-family: Georgia, 'Times New Roman', serif; margin: 0 auto; padding: 0 1em; }
 .selfatt article { margin: 1.6em 0; padding-bottom: 1em; border-bottom: 1px solid rgba(128, 128, 128, .35); }
 .selfatt h1, .selfatt .note { font: 600 1.4em/1.6 system-ui, sans-serif; margin: .7em 0 .3em; }
 .selfatt .note { font-size: .85em; font-weight: 400; opacity: .75; }
@@ -75,6 +75,7 @@ def attention_heatmap(attention, tokens, ax=None):
         ax=ax,
         cmap=SEQUENTIAL,
         vmin=0,
+        vmax=1,
         annot=len(tokens) <= 15,
         fmt=".2f",
         annot_kws={"size": 8},
@@ -138,7 +139,7 @@ def _shaded(prediction, weights):
     """Mark each token, the one with the most weight strongest."""
     shades = np.asarray(weights) / max(float(np.max(weights)), 1e-12)
     return " ".join(
-        f'<mark{"" if known else " class=unknown"} style="--a:{0.85 * shade:.2f}" title="{weight:.3f}">{escape(token)}</mark>'
+        f'<mark{"" if known else " class=unknown"} style="--a:{0.8 * shade:.2f}" title="{weight:.3f}">{escape(token)}</mark>'
         for token, known, shade, weight in zip(
             prediction.tokens, prediction.known, shades, weights
         )
