@@ -550,7 +550,8 @@ def prepare(config, reviews=None):
 
     Raises
     ------
-    As `load_reviews`, `split_reviews` and `load_glove` do.
+    FileNotFoundError, ValueError, RuntimeError
+        As `load_reviews`, `split_reviews` and `load_glove` do.
     """
     if reviews is None:
         reviews = load_reviews(config.dataset, config.sample_size, config.seed)
