@@ -45,6 +45,8 @@ the model's vocabulary.</p></header>
 def attention_heatmap(attention, tokens, ax=None):
     """Draw hops × tokens, the tutorial's picture.
 
+    Colours run from 0 to 1 in every picture, so that pictures can be compared.
+
     Parameters
     ----------
     attention : ndarray, shape (hops, tokens)
