@@ -92,10 +92,8 @@ class Classifier:
                 raise ValueError(
                     f"vocab.json has {len(vocab)} words, config.json says {config['model']['vocab_size']}"
                 )
-            max_tokens, lower = (
-                config["training"]["max_tokens"],
-                config["training"]["lower"],
-            )
+            training = config["training"]
+            max_tokens, lower = training["max_tokens"], training["lower"]
         except (
             ValueError,
             KeyError,

@@ -25,16 +25,8 @@ _RENAMED = {
     "product": "prod",  # numpy_dispatch_protocol
 }
 _CONSTANTS = {"NINF": -np.inf, "PZERO": 0.0, "NZERO": -0.0}  # numpy.utils
-_LOOKED_UP_ONLY = (
-    "in1d",
-    "msort",
-    "mirr",
-    "npv",
-    "pmt",
-    "ppmt",
-    "pv",
-    "rate",
-)  # numpy.fallback
+# numpy.fallback
+_LOOKED_UP_ONLY = ("in1d", "msort", "mirr", "npv", "pmt", "ppmt", "pv", "rate")
 
 
 def _removed(name):

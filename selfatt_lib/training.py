@@ -269,9 +269,8 @@ def write_text(path, text):
 
 def _vocab_json(vocab):
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Serialization of attached embedding"
-        )  # the vectors are among the weights
+        # the vectors are among the weights
+        warnings.filterwarnings("ignore", "Serialization of attached embedding")
         return vocab.to_json()
 
 
@@ -294,11 +293,8 @@ class RunDirectory:
         `resume` is set and the run there has other parameters, or the folder holds something that is not a run.
     """
 
-    NOT_COMPARED = (
-        "resume",
-        "run_dir",
-        "device",
-    )  # may differ between a run and its continuation
+    # These may differ between a run and its continuation.
+    NOT_COMPARED = ("resume", "run_dir", "device")
     FILES = frozenset(
         [
             "config.json",
@@ -901,7 +897,7 @@ def write_metrics(
 
 
 def fit(config, corpus=None):
-    """Do what the training chapter does step by step: prepare, train, compare with the baselines, fill the run directory.
+    """Do what the training chapter does step by step: prepare, train, compare with the baselines, write the metrics.
 
     Parameters
     ----------

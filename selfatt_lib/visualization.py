@@ -82,9 +82,8 @@ def attention_heatmap(attention, tokens, ax=None):
         fmt=".2f",
         annot_kws={"size": 8},
         linewidths=0.5,
-        xticklabels=[
-            token.replace("$", r"\$") for token in tokens
-        ],  # matplotlib would read mathematics
+        # a dollar sign would begin mathematics
+        xticklabels=[token.replace("$", r"\$") for token in tokens],
         yticklabels=[f"hop {hop}" for hop in range(1, hops + 1)],
         cbar_kws={"label": "attention"},
     )
@@ -162,20 +161,12 @@ def plot_history(history):
     """
     figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
     for ax, quantity in zip(axes, ("loss", "accuracy")):
-        ax.plot(
-            history["epoch"],
-            history[f"train_{quantity}"],
-            "o-",
-            color=TRAIN,
-            label="training",
-        )
-        ax.plot(
-            history["epoch"],
-            history[f"valid_{quantity}"],
-            "s--",
-            color=HELD_OUT,
-            label="held out",
-        )
+        for part, label, style, color in (
+            ("train", "training", "o-", TRAIN),
+            ("valid", "held out", "s--", HELD_OUT),
+        ):
+            values = history[f"{part}_{quantity}"]
+            ax.plot(history["epoch"], values, style, color=color, label=label)
         ax.set(xlabel="epoch", ylabel=quantity)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)

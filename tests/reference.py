@@ -33,16 +33,13 @@ def self_attentive_bilstm(tokens, weights, num_layers, pooling):
     for layer in range(num_layers):
         forward = lstm(hidden, *weights[f"forward{layer}"])
         backward = lstm(hidden[::-1], *weights[f"backward{layer}"])[::-1]
-        hidden = np.concatenate(
-            [forward, backward], axis=1
-        )  # H, equations (1) to (4): (n, 2u)
-    attention = softmax(
-        weights["W_s2"] @ np.tanh(weights["W_s1"] @ hidden.T)
-    )  # A, equation (6): (r, n)
+        # H, equations (1) to (4): (n, 2u)
+        hidden = np.concatenate([forward, backward], axis=1)
+    # A, equation (6): (r, n)
+    attention = softmax(weights["W_s2"] @ np.tanh(weights["W_s1"] @ hidden.T))
     embedding = attention @ hidden  # M, equation (7): (r, 2u)
-    if (
-        pooling == "prune"
-    ):  # appendix A: a group of units for each row and for each column
+    # appendix A: a group of units for each row and for each column
+    if pooling == "prune":
         rows = [
             m @ w + b[0]
             for m, w, b in zip(embedding, weights["row_weight"], weights["row_bias"])

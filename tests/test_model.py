@@ -24,9 +24,8 @@ def make_model(pooling="flatten", num_layers=2, hybridize=False, **arguments):
     )
     model.initialize(mx.init.Normal(0.5))
     for name, parameter in model.collect_params().items():
-        if name.endswith(
-            "bias"
-        ):  # initialised to zero, which would hide a bias that is not added
+        # initialised to zero, which would hide a bias that is not added
+        if name.endswith("bias"):
             parameter.set_data(nd.random.normal(0, 0.5, shape=parameter.shape))
     if hybridize:
         model.hybridize()

@@ -18,9 +18,8 @@ def test_equal_hops_cost_what_one_computes_by_hand():
     """Two hops (½, ½, 0): AAᵀ is ½ everywhere, AAᵀ − I has four entries of ½ in size, the sum of their squares is 1."""
     attention = nd.array([[[0.5, 0.5, 0], [0.5, 0.5, 0]]])
     np.testing.assert_allclose(diversity_penalty(attention).asnumpy(), [1.0])
-    attention = nd.array(
-        [[[1, 0], [1, 0], [1, 0]]]
-    )  # six entries of 1 off the diagonal
+    # six entries of 1 off the diagonal
+    attention = nd.array([[[1, 0], [1, 0], [1, 0]]])
     np.testing.assert_allclose(diversity_penalty(attention).asnumpy(), [6.0])
     np.testing.assert_allclose(
         diversity_penalty(attention, squared=False).asnumpy(), [np.sqrt(6)], rtol=1e-6

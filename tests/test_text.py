@@ -268,11 +268,8 @@ def test_buckets_save_padding():
 
 
 def test_short_reviews_come_in_batches_as_large_as_the_ratio_says():
-    for ratio, larger in (
-        (0, 1),
-        (0.5, 2),
-        (1.0, 4),
-    ):  # the shortest of four buckets is a quarter as long as the longest
+    # the shortest of four buckets is a quarter as long as the longest
+    for ratio, larger in ((0, 1), (0.5, 2), (1.0, 4)):
         sizes = [
             len(tokens) for tokens, _, _ in make_batches(2000, bucket_ratio=ratio)[2]
         ]

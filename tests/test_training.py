@@ -136,9 +136,8 @@ def test_training_learns(trained):
     history = trained.history
     assert history["epoch"].tolist() == [1, 2, 3]
     assert history["train_loss"].iloc[-1] < 0.7 * history["train_loss"].iloc[0]
-    assert (
-        history["valid_accuracy"].max() > 0.6
-    )  # the commonest star is given in a third of the reviews
+    # the commonest star is given in a third of the reviews
+    assert history["valid_accuracy"].max() > 0.6
 
 
 def test_the_learning_rate_falls_by_a_tenth_every_second_epoch(tmp_path):
@@ -493,10 +492,8 @@ def test_an_earlier_run_is_moved_aside_and_dropped_only_for_the_very_same_weight
     finish(prepare(tmp_path / "run", reviews, **parameters))
     again = prepare(tmp_path / "run", reviews, **parameters)
     fit(again)
-    assert names() == [
-        "run",
-        "run.1",
-    ]  # nothing is lost while the second is not finished
+    # nothing is lost while the second is not finished
+    assert names() == ["run", "run.1"]
     assert (tmp_path / "run.1" / "metrics.json").exists()
     assert not (tmp_path / "run" / "metrics.json").exists()
     finish(prepare(tmp_path / "run", reviews, **parameters))
@@ -657,9 +654,8 @@ def test_the_baselines_are_what_they_say():
     commonest = train["stars"].mode()[0]
     assert found["majority"]["accuracy"] == (valid["stars"] == commonest).mean()
     assert found["tfidf"]["accuracy"] > 0.8  # single words tell the stars here
-    misled = baselines(
-        train, valid.assign(stars=6 - valid["stars"])
-    )  # it learns from the training reviews alone
+    # it learns from the training reviews alone
+    misled = baselines(train, valid.assign(stars=6 - valid["stars"]))
     assert misled["tfidf"]["accuracy"] < 0.5
 
 

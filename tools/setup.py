@@ -79,9 +79,8 @@ def install(arguments, number):
                 done += line.startswith(
                     ("Collecting ", "Processing ", "Requirement already")
                 )
-                number -= line.startswith(
-                    "Ignoring "
-                )  # meant for another Python or platform
+                # meant for another Python or platform
+                number -= line.startswith("Ignoring ")
                 if shown and done:
                     bar = "█" * round(30 * done / number)
                     left = (time.monotonic() - started) * (number - done) / done

@@ -299,9 +299,8 @@ def _read_csv(stream, path, total):
         with pd.read_csv(stream, **options) as table:
             for chunk in table:
                 _require(chunk, NEEDED, path)
-                if not isinstance(
-                    chunk.index, pd.RangeIndex
-                ):  # pandas took the fields too many for an index
+                # pandas takes fields too many for an index
+                if not isinstance(chunk.index, pd.RangeIndex):
                     raise ValueError(
                         f"{path}: rows have more fields than the header. Put texts that contain commas in quotes."
                     )
