@@ -16,8 +16,8 @@ help:  ## list these commands
 	@echo '  make train ARGS="-p resume True"                    go on with a run that was stopped'
 	@echo '  $(BIN)/selfatt predict runs/quick "The food was great."'
 
-setup:  ## make .venv from requirements.lock, unless that is done
-	@$(PYTHON) tools/setup.py
+setup:  ## make .venv from requirements.lock, unless that is done (DEVICE=gpu: with mxnet-cu112; DEVICE=cpu goes back)
+	@$(PYTHON) tools/setup.py $(DEVICE)
 
 train: setup  ## train on real reviews; results in runs/quick
 	$(if $(findstring -p run_dir ,$(ARGS)),$(error the run directory is set with RUN=runs/NAME, not in ARGS))
@@ -42,9 +42,10 @@ book: setup  ## render the book; warnings are errors
 notebooks: setup  ## run every chapter and store its outputs (CHAPTERS=book/penalty.ipynb for that one)
 	@TQDM_DISABLE=1 $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False --NotebookClient.coalesce_streams=True $(ARGS) $(CHAPTERS)
 
-lock: setup  ## rewrite requirements.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
-	@$(BIN)/uv pip compile --universal --generate-hashes --extra dev --no-annotate --python-version 3.11 \
-		--custom-compile-command 'make lock' --quiet $(ARGS) pyproject.toml -o requirements.lock
+lock: setup  ## rewrite requirements.lock and requirements-gpu.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
+	@for lock in "cpu requirements.lock" "gpu requirements-gpu.lock"; do set -- $$lock; \
+		$(BIN)/uv pip compile --universal --generate-hashes --extra $$1 --extra dev --no-annotate --python-version 3.11 \
+			--custom-compile-command 'make lock' --quiet $(ARGS) pyproject.toml -o $$2 || exit; done
 
 address: setup  ## put the repository's address, from _config.yml, wherever it is needed
 	@$(BIN)/python tools/address.py

@@ -1,4 +1,4 @@
-"""The command ``selfatt``: use a trained run from the shell."""
+"""The command ``selfatt``: use a trained run from the shell, say what is wrong with a machine."""
 
 import json
 import sys
@@ -13,13 +13,13 @@ def one_sentence():
     """Turn the library's errors into the command's."""
     try:
         yield
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (ImportError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main():
-    """Use a trained run."""
+    """Use a trained run, or look at the machine."""
 
 
 @main.command()
@@ -36,9 +36,9 @@ def predict(run, texts, as_json):
 
     Without TEXTS, one a line is read from standard input.
     """
-    from selfatt_lib.prediction import Classifier
-
     with one_sentence():
+        from selfatt_lib.prediction import Classifier
+
         classifier = Classifier.load(run)
         texts = texts or [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
         predictions = classifier.predict(texts)
@@ -85,6 +85,17 @@ def summary(run):
     click.echo(
         f'try next            .venv/bin/selfatt predict {run} "The food was great."'
     )
+
+
+@main.command()
+def doctor():
+    """Print what a bug report should say: Python, MXNet, driver, GPUs, libraries.
+
+    The exit status is 1 if MXNet cannot be imported.
+    """
+    from selfatt_lib.doctor import main as print_report
+
+    sys.exit(print_report())
 
 
 def _table(metrics):

@@ -9,7 +9,7 @@ import numpy as np
 from selfatt_lib.data import Batches, TokenizedTexts, tokenize_all
 from selfatt_lib.data.sources import is_unicode
 from selfatt_lib.model import SelfAttentiveBiLSTM
-from selfatt_lib.runtime import choose_device, mx, nlp
+from selfatt_lib.runtime import choose_devices, mx, nlp
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Classifier:
         ----------
         run_dir : str or Path
         device : str, default "auto"
-            As in `choose_device`.
+            As in `choose_devices`; of several, the first predicts.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class Classifier:
             raise FileNotFoundError(
                 f"{str(run_dir)!r} is not a trained run: it has no {', '.join(missing)}. 'make train' makes one in runs/quick."
             )
-        device = choose_device(device)
+        device = choose_devices(device)[0]
         try:
             config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
             vocab = nlp.Vocab.from_json(

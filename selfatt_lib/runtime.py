@@ -1,15 +1,19 @@
-"""Import MXNet 1.9.1 beside a current NumPy, choose the device, seed every random generator.
+"""Import MXNet 1.9.1 beside a current NumPy, choose the devices, seed every random generator.
 
 MXNet is retired and was written for NumPy 1.19. While it is imported, it looks up names on the `numpy` module that have since
-been removed. This module puts back what is missing, nothing else, and is the only place that imports MXNet:
+been removed. This module puts back what is missing, nothing else. Where the GPU wheel is installed, it loads the libraries of CUDA 11
+first. It is the only place that imports MXNet:
 
 >>> from selfatt_lib.runtime import mx, nlp
 """
 
 import random
 import re
+import warnings
 
 import numpy as np
+
+from selfatt_lib import cuda
 
 # What `import mxnet` needs of NumPy 1.26 to 2.5, by the MXNet module that asks for it.
 _RENAMED = {
@@ -46,51 +50,87 @@ def _add_missing_numpy_names():
             setattr(np, name, value)
 
 
+WHEEL = cuda.installed_wheel()
+LIBRARIES = cuda.load() if WHEEL == "mxnet-cu112" else {}  # name → where it came from
 _add_missing_numpy_names()
 
+try:
+    import mxnet as mx
+except OSError as error:
+    raise ImportError(
+        f"libmxnet.so of {WHEEL} does not load: {error}. `python -m selfatt_lib.doctor` lists what it found"
+    ) from error
 import gluonnlp as nlp  # noqa: F401
-import mxnet as mx
 
 
-def choose_device(name="auto"):
-    """Return the MXNet device to compute on.
+def choose_devices(name="auto"):
+    """Return the MXNet devices to compute on.
 
     A GPU counts only if a kernel ran on it: MXNet 1.9.1 sees GPUs that are newer than its machine code.
 
     Parameters
     ----------
-    name : {"auto", "cpu", "gpu", "gpu:0", "gpu:1", ...}, default "auto"
-        "auto" takes the first GPU if it works, else the CPU; "gpu" means "gpu:0".
+    name : {"auto", "cpu", "gpu", "gpu:0", "gpu:1", "gpu:0,gpu:1", ...}, default "auto"
+        "auto" takes the first GPU that works, else the CPU, and warns if there is a GPU and none works; "gpu" means "gpu:0". Several
+        GPUs, with commas between them, share the work.
 
     Returns
     -------
-    mxnet.Context
+    list of mxnet.Context
 
     Raises
     ------
     ValueError
-        The name is none of the above.
+        The name is none of the above, or names a GPU twice.
     RuntimeError
         A GPU was asked for by name and cannot be used.
     """
-    gpu = re.fullmatch(r"gpu(?::(\d+))?", name) if isinstance(name, str) else None
-    if name == "cpu" or (name == "auto" and not mx.context.num_gpus()):
-        return mx.cpu()
-    if not gpu and name != "auto":
+    if name == "cpu":
+        return [mx.cpu()]
+    if name == "auto":
+        return [_first_gpu_that_works() or mx.cpu()]
+    parts = name.split(",") if isinstance(name, str) else []
+    gpus = [re.fullmatch(r"gpu(?::(\d+))?", part.strip()) for part in parts]
+    numbers = [int(gpu[1] or 0) for gpu in gpus if gpu]
+    if not numbers or len(set(numbers)) < len(parts):
         raise ValueError(
-            f"device must be 'auto', 'cpu', 'gpu' or 'gpu:N' with a whole number N; got {name!r}"
+            "device must be 'auto', 'cpu', 'gpu', 'gpu:N' with a whole number N, or several different GPUs "
+            f"as in 'gpu:0,gpu:1'; got {name!r}"
         )
-    device = mx.gpu(int(gpu.group(1) or 0) if gpu else 0)
+    for number in numbers:
+        if problem := _gpu_problem(number):
+            raise RuntimeError(
+                f"device={name!r} was asked for, and gpu:{number} cannot be used: {problem}. Or use device='cpu' or 'auto'."
+            )
+    return [mx.gpu(number) for number in numbers]
+
+
+def _first_gpu_that_works():
+    driver = cuda.driver() if WHEEL == "mxnet-cu112" else None
+    problems = []
+    for number in range(len(driver.gpus) if driver else 0):
+        problem = _gpu_problem(number)
+        if not problem:
+            return mx.gpu(number)
+        problems.append(problem)
+    if problems:
+        warnings.warn(f"computing on the CPU: {problems[0]}", stacklevel=3)
+    return None
+
+
+def _gpu_problem(number):
+    """Return why a GPU cannot be used, in one sentence, or None."""
+    if WHEEL != "mxnet-cu112":
+        return "the installed MXNet is the CPU wheel. For the GPU wheel: make setup DEVICE=gpu"
+    driver = cuda.driver()
+    if problem := driver.problem(number):
+        return problem
     try:
-        (mx.nd.ones(1, ctx=device) + 1).asscalar()
+        (mx.nd.ones(1, ctx=mx.gpu(number)) + 1).asscalar()
     except mx.MXNetError as error:
-        if name == "auto":
-            return mx.cpu()
         reason = str(error).strip().splitlines()[-1]
-        raise RuntimeError(
-            f"device={name!r} was asked for, but no computation ran on it. Use device='cpu' or 'auto'. MXNet says: {reason}"
-        ) from None
-    return device
+        return f"no computation ran on the {driver.gpus[number]}. MXNet says: {reason}"
+    return None
 
 
 def seed_everything(seed):

@@ -28,19 +28,22 @@ from selfatt_lib.data import (
     build_vocab,
     load_glove,
     load_reviews,
+    on_devices,
     split_reviews,
     tokenize_all,
 )
 from selfatt_lib.data.text import GLOVE_SIZES
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM, check_pooling
 from selfatt_lib.penalty import WeightedSoftmaxCE, class_weights, diversity_penalty
-from selfatt_lib.runtime import choose_device, mx, nlp, seed_everything
+from selfatt_lib.runtime import choose_devices, mx, nlp, seed_everything
 
 nd, gluon = mx.nd, mx.gluon
 
 STARS = [1, 2, 3, 4, 5]
 LEARNING_RATE_DECAY = 0.9  # every second epoch, as in the tutorial
-BATCHES_PER_READING = 10  # the bar's loss and accuracy are read from the device so often; each reading waits for it
+BATCHES_PER_READING = (
+    10  # the bar's loss and accuracy are read from the devices so often
+)
 
 
 # Configuration
@@ -126,7 +129,7 @@ class TrainingConfig:
     loss; `patience` stops when so many epochs have passed since the best; `batch_size`, `num_buckets`, `bucket_ratio` as in
     `Batches`.
 
-    `device` as in `choose_device`; `run_dir` is the folder for the results; `resume` goes on with the run that lies there.
+    `device` as in `choose_devices`; `run_dir` is the folder for the results; `resume` goes on with the run that lies there.
     """
 
     dataset: str = _text("review-snippets")
@@ -463,10 +466,10 @@ class RunDirectory:
 def checkpoint(model, trainer, epoch):
     """Return all that training goes on from, as a dict of NDArrays: weights, Adam's moments, the step and the epoch.
 
-    The random generators are not in it: each epoch seeds them anew.
+    The random generators are not in it: each epoch seeds them anew. Nor are the devices: it is the same for one and for several.
     """
     state = {
-        f"weight:{name}": parameter.data().as_in_context(mx.cpu())
+        f"weight:{name}": parameter.list_data()[0].as_in_context(mx.cpu())
         for name, parameter in _named_parameters(model)
     }
     for index, moments in trainer._updaters[0].states.items():
@@ -478,21 +481,20 @@ def checkpoint(model, trainer, epoch):
 
 
 def restore(state, model, trainer):
-    """Put a checkpoint back into a model and its trainer, and return its epoch."""
+    """Put a checkpoint back into a model and its trainer, on every device, and return its epoch."""
     for name, parameter in _named_parameters(model):
         parameter.set_data(state[f"weight:{name}"])
-    updater, optimizer = trainer._updaters[0], trainer._optimizer
+    optimizer = trainer._optimizer
     optimizer.num_update = int(state["step"].asscalar())
-    for name in state:
-        kind, _, index = name.partition(":")
-        if kind == "mean":
-            device = trainer._params[int(index)].list_ctx()[0]
-            updater.states[int(index)] = tuple(
-                state[f"{part}:{index}"].as_in_context(device)
-                for part in ("mean", "variance")
+    with_moments = [int(name[5:]) for name in state if name.startswith("mean:")]
+    for updater, device in zip(trainer._updaters, devices_of(model)):
+        optimizer._set_current_context(device.device_id)
+        for index in with_moments:
+            updater.states[index] = tuple(
+                state[f"{part}:{index}"].copyto(device) for part in ("mean", "variance")
             )
-            updater.states_synced[int(index)] = True
-            optimizer._index_update_count[int(index)] = optimizer.num_update
+            updater.states_synced[index] = True
+            optimizer._index_update_count[index] = optimizer.num_update
     return int(state["epoch"].asscalar())
 
 
@@ -574,7 +576,7 @@ def prepare(config, reviews=None):
     return Corpus(*parts, *tokens, vocab, *batches)
 
 
-def build_model(config, vocab, device):
+def build_model(config, vocab, devices):
     """Return a model with seeded random weights and the word vectors attached to `vocab`.
 
     Parameters
@@ -582,7 +584,8 @@ def build_model(config, vocab, device):
     config : TrainingConfig
     vocab : gluonnlp.Vocab
         With an embedding set.
-    device : mxnet.Context
+    devices : list of mxnet.Context
+        Each gets the same weights.
 
     Returns
     -------
@@ -590,13 +593,18 @@ def build_model(config, vocab, device):
     """
     seed_everything(config.seed)
     model = SelfAttentiveBiLSTM(**config.model_arguments(len(vocab)))
-    model.initialize(mx.init.Xavier(), ctx=device)
+    model.initialize(mx.init.Xavier(), ctx=devices)
     model.embedding.weight.set_data(vocab.embedding.idx_to_vec)
     model.hybridize()
     return model
 
 
-def build_objective(config, train_stars, device):
+def devices_of(model):
+    """Return the devices that a model lives on: list of mxnet.Context."""
+    return model.output.weight.list_ctx()
+
+
+def build_objective(config, train_stars, devices):
     """Return the function that training makes small: ``(logits, attention, stars) -> loss``, each row a review.
 
     Cross-entropy, weighted or not, plus the penalty: Lin et al. (2017), section 2.2.
@@ -611,7 +619,7 @@ def build_objective(config, train_stars, device):
         if weights is None
         else WeightedSoftmaxCE(weights)
     )
-    cross_entropy.initialize(ctx=device)
+    cross_entropy.initialize(ctx=devices)
 
     def objective(logits, attention, stars):
         loss = cross_entropy(logits, stars - 1)
@@ -625,23 +633,32 @@ def build_objective(config, train_stars, device):
 
 
 class _Tally:
-    """Losses and predictions of an epoch, left on the device until they are asked for."""
+    """What became of an epoch's batches, left on the devices until it is asked for."""
 
     def __init__(self):
-        self.losses, self.predictions, self.stars = [], [], []
+        self.batches = []  # of each, on each device: loss, stars, predictions
+        self.sizes = []  # tokens of each, padding included
+        self.fitted = 0  # of the largest one that is known to be done
 
-    def add(self, loss, logits, stars):
-        self.losses.append(loss.detach())
-        self.predictions.append(logits.detach().argmax(axis=1) + 1)
-        self.stars.append(stars)
-
-    def read(self, last=None):
-        """Return loss, stars and predictions of all batches, or of the last so many."""
-        parts = (self.losses, self.stars, self.predictions)
-        loss, stars, predictions = (
-            np.concatenate([array.asnumpy() for array in part[-last if last else 0 :]])
-            for part in parts
+    def add(self, batch, outcomes):
+        """Add a batch from `on_devices`, and the loss and logits that each device made of its part."""
+        self.batches.append(
+            [
+                (loss.detach(), stars, logits.detach().argmax(axis=1) + 1)
+                for (share, _, _, stars), (loss, logits) in zip(batch, outcomes)
+                if share
+            ]
         )
+        self.sizes.append(sum(tokens.size for _, tokens, _, _ in batch))
+
+    def read(self, first=0, last=None):
+        """Return loss, stars and predictions of these batches. It waits until they are done."""
+        parts = [part for batch in self.batches[first:last] for part in batch]
+        loss, stars, predictions = (
+            np.concatenate([array.asnumpy() for array in arrays])
+            for arrays in zip(*parts)
+        )
+        self.fitted = max(self.fitted, *self.sizes[first:last])
         return (
             float(loss.mean(dtype=np.float64)),
             stars.astype(int),
@@ -659,7 +676,7 @@ def scores(stars, predictions):
     }
 
 
-def evaluate(model, batches, objective, device):
+def evaluate(model, batches, objective):
     """Predict every review once, without dropout.
 
     Returns
@@ -670,15 +687,20 @@ def evaluate(model, batches, objective, device):
         From 1 to 5, in the order of the batches.
     """
     tally = _Tally()
-    for batch in batches:
-        tokens, valid_length, stars = (array.as_in_context(device) for array in batch)
-        logits, attention = model(tokens, valid_length)
-        tally.add(objective(logits, attention, stars), logits, stars)
+    for batch in on_devices(batches, devices_of(model)):
+        outcomes = []
+        for _, tokens, valid_length, stars in batch:
+            logits, attention = model(tokens, valid_length)
+            outcomes.append((objective(logits, attention, stars), logits))
+        tally.add(batch, outcomes)
     return tally.read()
 
 
 def training_step(model, objective, trainer, batch, clip_norm=None):
     """Move the weights once, down the gradient of a batch's mean loss.
+
+    Each device finds the gradient of its part of the batch, weighed by the part's share of the reviews; their sum is the gradient of
+    the whole, on every device.
 
     Parameters
     ----------
@@ -686,31 +708,58 @@ def training_step(model, objective, trainer, batch, clip_norm=None):
     objective : callable
         From `build_objective`.
     trainer : mxnet.gluon.Trainer
-    batch : list of NDArray
-        Tokens, valid length and stars, on the model's device.
+        With ``update_on_kvstore=False``.
+    batch : list of tuple
+        From `on_devices`: share, tokens, valid length and stars, for each of the model's devices.
     clip_norm : float, optional
         The gradient is shortened to this norm, taken over all weights together, if it is longer.
 
     Returns
     -------
-    loss : NDArray, shape (B,)
-    logits : NDArray, shape (B, 5)
+    list of (loss, logits)
+        For each device, with its B reviews: NDArrays, shapes (B,) and (B, 5).
     """
-    tokens, valid_length, stars = batch
+    outcomes, losses = [], []
     with mx.autograd.record():
-        logits, attention = model(tokens, valid_length)
-        loss = objective(logits, attention, stars)
-        mean_loss = loss.mean()
-    mean_loss.backward()
+        for share, tokens, valid_length, stars in batch:
+            logits, attention = model(tokens, valid_length)
+            loss = objective(logits, attention, stars)
+            outcomes.append((loss, logits))
+            losses.append(loss.mean() * share)
+    mx.autograd.backward(losses)
+    trainer.allreduce_grads()
     if clip_norm:
         parameters = model.collect_params().values()
-        gradients = [p.grad() for p in parameters if p.grad_req != "null"]
-        gluon.utils.clip_global_norm(gradients, clip_norm, check_isfinite=False)
-    trainer.step(1)
-    return loss, logits
+        trained = [p.list_grad() for p in parameters if p.grad_req != "null"]
+        for gradients in zip(*trained):  # those of one device
+            gluon.utils.clip_global_norm(gradients, clip_norm, check_isfinite=False)
+    trainer.update(1)
+    return outcomes
 
 
-def train(run, model, objective, train_batches, valid_batches, device):
+@contextmanager
+def _advice_on_memory(config, tallies, longest):
+    """Turn MXNet's words on memory into advice. `tallies` are those of the run so far, `longest` the tokens of the longest review."""
+    try:
+        yield
+    except mx.MXNetError as error:
+        said = str(error).lower()
+        if "out of memory" not in said and "failed to allocate" not in said:
+            raise
+        # the tokens of the largest batch, for each of batch_size
+        tokens = max(1, config.bucket_ratio) * longest
+        fitted = max(tally.fitted for tally in tallies)
+        half = config.batch_size // 2
+        fits = max(1, min(half, int(fitted / tokens)) if fitted else half)
+        known = f" (batches of {fitted:,} tokens did fit)" if fitted else ""
+        raise MemoryError(
+            f"the memory of device={config.device!r} does not suffice for batch_size={config.batch_size} and reviews of {longest} "
+            f"tokens. The epochs before this one are kept. Either begin anew with batch_size={fits}{known}, or go on with this run on "
+            "other devices: resume=True with device='cpu', or with several GPUs as in device='gpu:0,gpu:1'."
+        ) from error
+
+
+def train(run, model, objective, train_batches, valid_batches):
     """Train, keep the best epoch, and leave the model with its weights.
 
     Parameters
@@ -718,10 +767,10 @@ def train(run, model, objective, train_batches, valid_batches, device):
     run : RunDirectory
         Made ready by its `begin`.
     model : SelfAttentiveBiLSTM
+        On one device or several, which then share each batch.
     objective : callable
         From `build_objective`.
     train_batches, valid_batches : Batches
-    device : mxnet.Context
 
     Returns
     -------
@@ -733,24 +782,33 @@ def train(run, model, objective, train_batches, valid_batches, device):
     ------
     RuntimeError
         The loss became infinite or no number.
+    MemoryError
+        A batch does not fit into the memory of the device.
     ValueError
         The run is resumed and a file of it is damaged.
     """
-    config = run.config
+    config, devices = run.config, devices_of(model)
     trainer = gluon.Trainer(
-        model.collect_params(), "adam", {"learning_rate": config.learning_rate}
+        model.collect_params(),
+        "adam",
+        {"learning_rate": config.learning_rate},
+        update_on_kvstore=False,
     )
     history = run.restore(model, trainer)
     done = len(history)
 
-    steps = len(train_batches)
-    with tqdm(
-        total=config.epochs * steps,
-        initial=done * steps,
-        desc="epoch",
-        unit=" batches",
-        mininterval=0.5,
-    ) as bar:
+    steps, tallies = len(train_batches), [_Tally()]
+    longest = int(train_batches.encoded.lengths.max())
+    with (
+        tqdm(
+            total=config.epochs * steps,
+            initial=done * steps,
+            desc="epoch",
+            unit=" batches",
+            mininterval=0.5,
+        ) as bar,
+        _advice_on_memory(config, tallies, longest),
+    ):
         for epoch in range(done + 1, config.epochs + 1):
             if (
                 history
@@ -766,15 +824,17 @@ def train(run, model, objective, train_batches, valid_batches, device):
             bar.set_description(f"epoch {epoch} of {config.epochs}")
 
             tally = _Tally()
-            for number, batch in enumerate(train_batches, 1):
-                batch = [array.as_in_context(device) for array in batch]
-                loss, logits = training_step(
+            tallies.append(tally)
+            for number, batch in enumerate(on_devices(train_batches, devices), 1):
+                outcomes = training_step(
                     model, objective, trainer, batch, config.clip_norm
                 )
-                tally.add(loss, logits, batch[-1])
-                if number % BATCHES_PER_READING == 0:
+                tally.add(batch, outcomes)
+                before = number - BATCHES_PER_READING
+                if before > 0 and number % BATCHES_PER_READING == 0:
+                    # those are done, so that the devices need not stop for it
                     recent_loss, recent_stars, predictions = tally.read(
-                        last=BATCHES_PER_READING
+                        before - BATCHES_PER_READING, before
                     )
                     bar.set_postfix(
                         loss=f"{recent_loss:.3f}",
@@ -786,7 +846,7 @@ def train(run, model, objective, train_batches, valid_batches, device):
             line = {"epoch": epoch, "learning_rate": trainer.learning_rate}
             for part, (loss, stars, predictions) in (
                 ("train", tally.read()),
-                ("valid", evaluate(model, valid_batches, objective, device)),
+                ("valid", evaluate(model, valid_batches, objective)),
             ):
                 line[f"{part}_loss"] = loss
                 line |= {
@@ -802,7 +862,7 @@ def train(run, model, objective, train_batches, valid_batches, device):
             run.save_epoch(
                 model, trainer, history, is_best=_best(history)["epoch"] == epoch
             )
-    model.load_parameters(str(run.path / "model.params"), ctx=device)
+    model.load_parameters(str(run.path / "model.params"), ctx=devices)
     return pd.DataFrame(history)
 
 
@@ -840,7 +900,9 @@ def baselines(train_reviews, valid_reviews):
         terms = TfidfVectorizer(
             ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", max_features=50_000
         )
-        tfidf = make_pipeline(terms, LogisticRegression(C=3, max_iter=1000))
+        # Newton's method ends so near the optimum that every machine predicts the same.
+        regression = LogisticRegression(C=3, solver="newton-cg", tol=1e-8)
+        tfidf = make_pipeline(terms, regression)
     found = {}
     for name, classifier in tqdm(
         {"majority": DummyClassifier(), "tfidf": tfidf}.items(),
@@ -855,7 +917,7 @@ def baselines(train_reviews, valid_reviews):
 
 
 def write_metrics(
-    run, history, stars, predictions, baseline_scores, train_size, device
+    run, history, stars, predictions, baseline_scores, train_size, devices
 ):
     """Write ``metrics.json`` and return it. The run is finished then.
 
@@ -869,7 +931,7 @@ def write_metrics(
     baseline_scores : dict
         From `baselines`.
     train_size : int
-    device : mxnet.Context
+    devices : list of mxnet.Context
 
     Returns
     -------
@@ -888,7 +950,7 @@ def write_metrics(
         "train_size": train_size,
         "valid_size": len(stars),
         "seconds": round(float(history["seconds"].sum()), 1),
-        "device": str(device),
+        "device": ", ".join(map(str, devices)),
         "seed": run.config.seed,
     }
     write_text(run.path / "metrics.json", json.dumps(metrics, indent=2))
@@ -911,15 +973,13 @@ def fit(config, corpus=None):
         The content of ``metrics.json``.
     """
     run = RunDirectory(config)
-    device = choose_device(config.device)
+    devices = choose_devices(config.device)
     corpus = corpus or prepare(config)
-    model = build_model(config, corpus.vocab, device)
-    objective = build_objective(config, corpus.train_reviews["stars"], device)
+    model = build_model(config, corpus.vocab, devices)
+    objective = build_objective(config, corpus.train_reviews["stars"], devices)
     run.begin(corpus.vocab, corpus.train_reviews, corpus.valid_reviews)
-    history = train(
-        run, model, objective, corpus.train_batches, corpus.valid_batches, device
-    )
-    _, stars, predictions = evaluate(model, corpus.valid_batches, objective, device)
+    history = train(run, model, objective, corpus.train_batches, corpus.valid_batches)
+    _, stars, predictions = evaluate(model, corpus.valid_batches, objective)
     baseline_scores = baselines(corpus.train_reviews, corpus.valid_reviews)
     return write_metrics(
         run,
@@ -928,5 +988,5 @@ def fit(config, corpus=None):
         predictions,
         baseline_scores,
         len(corpus.train_reviews),
-        device,
+        devices,
     )

@@ -51,6 +51,7 @@ def make_reviews(size, seed=0):
     return pd.DataFrame({"text": texts, "stars": stars})
 
 
+CPU = (mx.cpu(),)
 SMALL = {
     "valid_size": 60,
     "hidden_size": 6,
@@ -63,14 +64,14 @@ SMALL = {
 }
 
 
-def prepare(run_dir, reviews=None, **parameters):
+def prepare(run_dir, reviews=None, devices=CPU, **parameters):
     """Do what the training notebook does up to the training, on a small scale."""
     config = TrainingConfig(run_dir=str(run_dir), **{**SMALL, **parameters})
     run = RunDirectory(config)
-    device = mx.cpu()
+    devices = list(devices)
     corpus = training.prepare(config, make_reviews(300) if reviews is None else reviews)
-    model = build_model(config, corpus.vocab, device)
-    objective = build_objective(config, corpus.train_reviews["stars"], device)
+    model = build_model(config, corpus.vocab, devices)
+    objective = build_objective(config, corpus.train_reviews["stars"], devices)
     return SimpleNamespace(**vars(corpus), **locals())
 
 
@@ -78,9 +79,7 @@ def fit(prepared):
     """Do the training itself; return its history."""
     p = prepared
     p.run.begin(p.vocab, p.train_reviews, p.valid_reviews)
-    return train(
-        p.run, p.model, p.objective, p.train_batches, p.valid_batches, p.device
-    )
+    return train(p.run, p.model, p.objective, p.train_batches, p.valid_batches)
 
 
 @pytest.fixture(scope="session")

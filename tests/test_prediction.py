@@ -17,7 +17,7 @@ def classifier(trained):
 
 def test_a_loaded_run_predicts_as_the_trained_model_did(trained, classifier):
     _, stars, predictions = evaluate(
-        trained.model, trained.valid_batches, trained.objective, trained.device
+        trained.model, trained.valid_batches, trained.objective
     )
     loaded = classifier.predict(trained.valid_reviews["text"])
     right = np.mean(

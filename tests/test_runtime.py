@@ -4,7 +4,11 @@ import sys
 import numpy as np
 import pytest
 
-from selfatt_lib.runtime import choose_device, mx, seed_everything
+from selfatt_lib import cuda, runtime
+from selfatt_lib.cuda import GPU, Driver
+from selfatt_lib.runtime import choose_devices, mx, seed_everything
+
+T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 30)
 
 
 def test_only_missing_numpy_names_are_added():
@@ -33,39 +37,124 @@ def test_a_name_that_mxnet_only_looks_up_says_that_it_is_gone():
         np.npv(0.1, [1, 2])
 
 
+# What stops the import
+
+
+@pytest.mark.parametrize(
+    ("patches", "message"),
+    [
+        (
+            "cuda.installed_wheel = lambda: 'mxnet-cu112'; cuda.driver = lambda: None",
+            "mxnet-cu112 needs an NVIDIA driver, and this machine has none",
+        ),
+        (
+            "import sys; sys.path.insert(0, {broken!r})",
+            "libmxnet.so of mxnet does not load: version `libcudnn.so.8' not found. `python -m selfatt_lib.doctor` lists",
+        ),
+    ],
+)
+def test_a_wheel_that_cannot_be_imported_says_why(patches, message, tmp_path):
+    (tmp_path / "mxnet").mkdir()
+    (tmp_path / "mxnet" / "__init__.py").write_text(
+        'raise OSError("version `libcudnn.so.8\' not found")'
+    )
+    patches = patches.format(broken=str(tmp_path))
+    code = f"from selfatt_lib import cuda; {patches}; import selfatt_lib.runtime"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip().splitlines()[-1].startswith(f"ImportError: {message}")
+
+
+# Devices
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Return a function that gives this machine the GPU wheel and GPUs. They compute as the CPU does."""
+
+    def give(*gpus, version=(12, 4)):
+        monkeypatch.setattr(runtime, "WHEEL", "mxnet-cu112")
+        monkeypatch.setattr(cuda, "driver", lambda: Driver(version, gpus))
+        monkeypatch.setattr(mx, "gpu", mx.cpu)
+
+    return give
+
+
 @pytest.mark.parametrize("name", ["cpu", "auto"])
-def test_without_a_gpu_the_cpu_is_chosen(name, monkeypatch):
-    monkeypatch.setattr(mx.context, "num_gpus", lambda: 0)
-    assert choose_device(name) == mx.cpu()
+def test_without_a_gpu_the_cpu_is_chosen(name, gpus):
+    gpus()
+    assert choose_devices(name) == [mx.cpu()]
 
 
-@pytest.mark.skipif(mx.context.num_gpus() > 0, reason="this machine has a GPU")
-def test_a_gpu_on_which_nothing_runs_is_not_chosen(monkeypatch):
-    monkeypatch.setattr(mx.context, "num_gpus", lambda: 1)
-    assert choose_device("auto") == mx.cpu()
+def test_the_first_gpu_that_works_is_chosen(gpus):
+    gpus(H100, T4)
+    assert choose_devices() == [mx.cpu(1)]
 
 
-@pytest.mark.skipif(mx.context.num_gpus() > 0, reason="this machine has a GPU")
-@pytest.mark.parametrize("name", ["gpu", "gpu:1"])
-def test_a_gpu_asked_for_and_not_usable_is_an_error_with_a_way_out(name):
+def test_gpus_are_taken_by_their_numbers(gpus):
+    gpus(T4, T4, T4)
+    assert choose_devices("gpu") == [mx.cpu(0)]
+    assert choose_devices("gpu:2") == [mx.cpu(2)]
+    assert choose_devices("gpu:0, gpu:2") == [mx.cpu(0), mx.cpu(2)]
+
+
+def test_with_the_cpu_wheel_the_cpu_is_chosen(gpus, monkeypatch):
+    gpus(T4)
+    monkeypatch.setattr(runtime, "WHEEL", "mxnet")
+    assert choose_devices() == [mx.cpu()]
     with pytest.raises(
-        RuntimeError, match=f"device='{name}' was asked for.*Use device='cpu' or 'auto'"
+        RuntimeError, match=r"the installed MXNet is the CPU wheel.*setup DEVICE=gpu"
     ):
-        choose_device(name)
+        choose_devices("gpu")
 
 
-def test_the_numbered_gpu_is_the_one_tried(monkeypatch):
-    monkeypatch.setattr(mx, "gpu", mx.cpu)  # kernels run on this stand-in
-    assert choose_device("gpu:1") == mx.cpu(1)
-    assert choose_device("gpu") == mx.cpu(0)
+@pytest.mark.parametrize(
+    ("gpu", "version", "reason"),
+    [
+        (H100, (12, 4), "has no machine code for the NVIDIA H100"),
+        (T4, (10, 2), "the NVIDIA driver is too old"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_left_with_a_warning_or_an_error(
+    gpu, version, reason, gpus
+):
+    gpus(gpu, version=version)
+    with pytest.warns(UserWarning, match=f"computing on the CPU: .*{reason}"):
+        assert choose_devices("auto") == [mx.cpu()]
+    with pytest.raises(
+        RuntimeError,
+        match=f"device='gpu' was asked for, and gpu:0 cannot be used: .*{reason}.*Or use device='cpu' or 'auto'",
+    ):
+        choose_devices("gpu")
 
 
-@pytest.mark.parametrize("name", ["tpu", "gpu:x", "GPU", "", 0, None])
+def test_a_gpu_that_is_not_there_is_an_error(gpus):
+    gpus(T4)
+    with pytest.raises(RuntimeError, match=r"gpu:1 cannot be used: there is no GPU 1"):
+        choose_devices("gpu:0,gpu:1")
+
+
+@pytest.mark.skipif(mx.context.num_gpus() > 0, reason="this machine has a GPU")
+def test_a_gpu_on_which_nothing_runs_is_not_chosen(gpus, monkeypatch):
+    real = mx.gpu
+    gpus(T4)
+    monkeypatch.setattr(mx, "gpu", real)
+    with pytest.warns(UserWarning, match="no computation ran on the Tesla T4"):
+        assert choose_devices("auto") == [mx.cpu()]
+    with pytest.raises(
+        RuntimeError, match=r"no computation ran on the Tesla T4.*says: "
+    ):
+        choose_devices("gpu")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tpu", "gpu:x", "GPU", "", 0, None, "gpu:0,gpu:0", "gpu,gpu:0", "cpu,gpu", "gpu,"],
+)
 def test_an_unknown_device_name_is_refused(name):
     with pytest.raises(
-        ValueError, match="device must be 'auto', 'cpu', 'gpu' or 'gpu:N'"
+        ValueError, match=r"device must be 'auto', 'cpu', 'gpu', 'gpu:N'.*; got "
     ):
-        choose_device(name)
+        choose_devices(name)
 
 
 def test_the_same_seed_draws_the_same_everywhere():

@@ -3,9 +3,13 @@
 import importlib.util
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+
+from selfatt_lib.cuda import LIBRARIES
 
 ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("setup_tool", ROOT / "tools" / "setup.py")
@@ -63,7 +67,7 @@ def test_a_missing_venv_module_is_named(monkeypatch):
 def test_a_problem_stops_the_set_up_before_anything_is_installed(monkeypatch, tmp_path):
     monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(setup, "STAMP", tmp_path / ".venv" / "installed.sha256")
-    monkeypatch.setattr(setup, "problem", lambda: "no.")
+    monkeypatch.setattr(setup, "problem", lambda _: "no.")
     monkeypatch.setattr(
         setup.subprocess, "run", lambda *_, **__: pytest.fail("something was run")
     )
@@ -71,25 +75,47 @@ def test_a_problem_stops_the_set_up_before_anything_is_installed(monkeypatch, tm
     assert not (tmp_path / ".venv").exists()
 
 
-def test_nothing_is_done_while_the_lock_is_the_same(monkeypatch, tmp_path):
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_nothing_is_done_while_the_lock_is_the_same(device, monkeypatch, tmp_path):
     monkeypatch.setattr(setup, "STAMP", tmp_path / "installed.sha256")
-    monkeypatch.setattr(setup, "problem", lambda: "looked")
-    setup.STAMP.write_text(setup.fingerprint())
+    monkeypatch.setattr(setup, "problem", lambda wanted: f"looked at {wanted}")
+    setup.STAMP.write_text(setup.fingerprint(device))
     assert setup.main() is None
-    setup.STAMP.write_text("another lock")
-    assert setup.main() == "set-up: looked"
+    assert setup.main(device) is None
+    setup.STAMP.write_text(f"{device} another lock")
+    assert setup.main() == f"set-up: looked at {device}"
 
 
-def test_the_build_tools_are_in_the_lock_with_their_hashes():
-    entries = setup.requirements(setup.LOCK.read_text(), setup.BUILD_TOOLS)
+def test_another_device_makes_the_environment_anew(monkeypatch, tmp_path):
+    monkeypatch.setattr(setup, "STAMP", tmp_path / "installed.sha256")
+    monkeypatch.setattr(setup, "problem", lambda wanted: f"looked at {wanted}")
+    assert setup.main() == "set-up: looked at cpu"
+    setup.STAMP.write_text(setup.fingerprint("cpu"))
+    assert setup.main("gpu") == "set-up: looked at gpu"
+
+
+def test_an_unknown_device_is_refused():
+    assert setup.main("tpu") == "set-up: DEVICE is cpu or gpu; got 'tpu'."
+
+
+def test_the_gpu_wheel_is_for_linux_on_x86_64(monkeypatch):
+    monkeypatch.setattr(setup.platform, "machine", lambda: "aarch64")
+    assert setup.problem("cpu") is None
+    assert "mxnet-cu112 was built for Linux on x86-64 only" in setup.problem("gpu")
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_build_tools_are_in_the_lock_with_their_hashes(device):
+    entries = setup.requirements(setup.LOCKS[device].read_text(), setup.BUILD_TOOLS)
     for name in setup.BUILD_TOOLS:
         assert f"{name}==" in entries
     assert entries.count("--hash=sha256:") >= 2 * len(setup.BUILD_TOOLS)
     assert "numpy" not in entries
 
 
-def test_the_lock_names_no_host_and_hashes_everything():
-    lock = setup.LOCK.read_text()
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_lock_names_no_host_and_hashes_everything(device):
+    lock = setup.LOCKS[device].read_text()
     assert "://" not in lock
     entries = [
         entry
@@ -97,6 +123,36 @@ def test_the_lock_names_no_host_and_hashes_everything():
         if not entry.startswith("#")
     ]
     assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def pins(text):
+    """Return the entries with one exact version: dict."""
+    return dict(setup.re.findall(r"(?m)^([\w.-]+)==(\S+)", text))
+
+
+def test_the_locks_differ_in_mxnet_and_its_libraries_only():
+    cpu, gpu = (pins(setup.LOCKS[device].read_text()) for device in ("cpu", "gpu"))
+    only_cpu, only_gpu = cpu.items() - gpu.items(), gpu.items() - cpu.items()
+    assert only_cpu == {("mxnet", "1.9.1")}
+    assert {name for name, _ in only_gpu} == {"mxnet-cu112", *LIBRARIES.values()}
+
+
+def test_condas_environment_has_every_dependency_and_the_same_libraries():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (pip,) = (entry["pip"] for entry in conda if isinstance(entry, dict))
+    named = {
+        setup.re.split("[=<>]", entry)[0].replace("_", "-").removesuffix("-base")
+        for entry in [*(entry for entry in conda if isinstance(entry, str)), *pip]
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert set(extras["gpu"]) <= set(pip)
+    wanted = {
+        setup.re.split("[=<>]", entry)[0]
+        for entry in [*project["dependencies"], *extras["dev"]]
+    }
+    # conda's file makes the environment; it is not for formatting code or rewriting locks
+    assert wanted - named == {"ruff", "uv"}
 
 
 def test_the_set_up_can_be_read_by_an_old_python():

@@ -8,6 +8,7 @@ import pytest
 
 from conftest import SMALL, fit, make_reviews, prepare
 from selfatt_lib import training
+from selfatt_lib.data import on_devices
 from selfatt_lib.runtime import mx
 from selfatt_lib.training import (
     RunDirectory,
@@ -175,7 +176,7 @@ def test_the_last_weights_are_those_that_resuming_goes_on_from(trained):
 
 def test_the_held_out_accuracy_is_the_left_models(trained):
     _, stars, predictions = evaluate(
-        trained.model, trained.valid_batches, trained.objective, trained.device
+        trained.model, trained.valid_batches, trained.objective
     )
     assert np.mean(stars == predictions) == trained.history["valid_accuracy"].max()
     assert len(stars) == SMALL["valid_size"]
@@ -327,6 +328,8 @@ def stop_after(prepared, batches):
     seen = []
 
     class Stopping:
+        encoded = original.encoded
+
         def __len__(self):
             return len(original)
 
@@ -466,7 +469,7 @@ def finish(prepared):
     """Train and write the metrics, which is what makes a run a finished one."""
     prepared.history = fit(prepared)
     _, stars, predictions = evaluate(
-        prepared.model, prepared.valid_batches, prepared.objective, prepared.device
+        prepared.model, prepared.valid_batches, prepared.objective
     )
     found = baselines(prepared.train_reviews, prepared.valid_reviews)
     return write_metrics(
@@ -476,7 +479,7 @@ def finish(prepared):
         predictions,
         found,
         len(prepared.train_reviews),
-        prepared.device,
+        prepared.devices,
     )
 
 
@@ -633,7 +636,7 @@ def test_the_metrics_are_those_of_the_best_epoch_and_rows_are_given_stars(tmp_pa
     given, predicted = np.array([1, 1, 2, 5]), np.array([1, 3, 3, 4])
     found = baselines(prepared.train_reviews, prepared.valid_reviews)
     metrics = write_metrics(
-        prepared.run, history, given, predicted, found, 60, prepared.device
+        prepared.run, history, given, predicted, found, 60, prepared.devices
     )
     assert (metrics["best_epoch"], metrics["epochs"], metrics["seconds"]) == (2, 3, 7.0)
     assert metrics["confusion_matrix"] == [
@@ -718,6 +721,12 @@ def test_prepare_loads_what_the_configuration_names(tmp_path):
     assert not np.array_equal(np.concatenate(shuffled), np.concatenate(again))
 
 
+def sgd(model, **settings):
+    return mx.gluon.Trainer(
+        model.collect_params(), "sgd", settings, update_on_kvstore=False
+    )
+
+
 def test_a_step_moves_the_weights_down_the_clipped_gradient(tmp_path):
     prepared = prepare(
         tmp_path / "run",
@@ -726,19 +735,170 @@ def test_a_step_moves_the_weights_down_the_clipped_gradient(tmp_path):
         dropout=0.0,
         embedding_dropout=0.0,
     )
-    batch = [
-        array.as_in_context(mx.cpu()) for array in next(iter(prepared.valid_batches))
-    ]
+    batch = next(on_devices(prepared.valid_batches, prepared.devices))
     model, objective = prepared.model, prepared.objective
     parameters = list(model.collect_params().values())
     before = [parameter.data().copy() for parameter in parameters]
-    trainer = mx.gluon.Trainer(model.collect_params(), "sgd", {"learning_rate": 0.1})
-    loss, logits = training.training_step(model, objective, trainer, batch, 0.01)
+    trainer = sgd(model, learning_rate=0.1)
+    ((loss, logits),) = training.training_step(model, objective, trainer, batch, 0.01)
     moved = sum(
         ((parameter.data() - old) ** 2).sum().asscalar()
         for parameter, old in zip(parameters, before)
     )
     assert np.sqrt(moved) == pytest.approx(0.1 * 0.01, rel=1e-2)
-    assert (loss.shape, logits.shape) == ((len(batch[2]),), (len(batch[2]), 5))
-    after = objective(*model(*batch[:2]), batch[2])
+    ((share, tokens, valid_length, stars),) = batch
+    assert share == 1
+    assert (loss.shape, logits.shape) == ((len(stars),), (len(stars), 5))
+    after = objective(*model(tokens, valid_length), stars)
     assert after.mean().asscalar() < loss.mean().asscalar()
+
+
+# Several devices
+
+TWO = (mx.cpu(0), mx.cpu(1))  # to MXNet they are two devices
+WITHOUT_CHANCE = {"dropout": 0.0, "embedding_dropout": 0.0}  # each device draws its own
+
+
+def test_two_devices_find_the_loss_and_the_gradient_that_one_finds(tmp_path):
+    found = []
+    for devices in (TWO[:1], TWO):
+        prepared = prepare(tmp_path / "run", devices=devices, **WITHOUT_CHANCE)
+        model, trainer = prepared.model, sgd(prepared.model, learning_rate=0.0)
+        lines = []
+        for batch in on_devices(prepared.valid_batches, devices):
+            outcomes = training.training_step(model, prepared.objective, trainer, batch)
+            lines.append(
+                [
+                    np.concatenate([loss.asnumpy() for loss, _ in outcomes]),
+                    np.concatenate([logits.asnumpy() for _, logits in outcomes]),
+                    *(
+                        [gradient.asnumpy() for gradient in parameter.list_grad()]
+                        for parameter in model.collect_params().values()
+                    ),
+                ]
+            )
+        found.append(lines)
+    for one, two in zip(*found):
+        np.testing.assert_allclose(one[0], two[0], atol=1e-5)
+        np.testing.assert_allclose(one[1], two[1], atol=1e-5)
+        for (gradient,), (first, second) in zip(one[2:], two[2:]):
+            np.testing.assert_array_equal(first, second)
+            np.testing.assert_allclose(gradient, first, atol=1e-5)
+    assert any(
+        np.abs(gradient).max() > 1e-3 for line in found[0] for (gradient,) in line[2:]
+    )
+
+
+def test_a_device_left_without_a_review_changes_nothing(tmp_path):
+    """Batches of one review, dealt out to two devices."""
+    reviews = make_reviews(40)
+    settings = {"valid_size": 20, "batch_size": 1, "epochs": 1, **WITHOUT_CHANCE}
+    runs = []
+    for devices in (TWO[:1], TWO):
+        prepared = prepare(
+            tmp_path / str(len(devices)), reviews, devices=devices, **settings
+        )
+        prepared.history = fit(prepared)
+        runs.append(prepared)
+    assert_close_runs(*runs)
+
+
+def assert_close_runs(a, b):
+    columns = ["train_loss", "valid_loss", "train_accuracy", "valid_accuracy"]
+    np.testing.assert_allclose(a.history[columns], b.history[columns], atol=1e-4)
+    for name, value in weights_of_first_device(a.model).items():
+        np.testing.assert_allclose(
+            value, weights_of_first_device(b.model)[name], atol=1e-4, err_msg=name
+        )
+
+
+def weights_of_first_device(model):
+    return {
+        name: parameter.list_data()[0].asnumpy()
+        for name, parameter in training._named_parameters(model)
+    }
+
+
+@pytest.mark.parametrize(("first", "then"), [(TWO[:1], TWO), (TWO, TWO[:1])])
+def test_a_run_goes_on_with_another_number_of_devices(first, then, tmp_path):
+    def prepared(name, devices, **settings):
+        return prepare(
+            tmp_path / name, devices=devices, epochs=4, **WITHOUT_CHANCE, **settings
+        )
+
+    whole, begun = prepared("whole", TWO[:1]), prepared("parts", first)
+    whole.history = fit(whole)
+    stop_after(begun, batches=2 * len(begun.train_batches) + 3)
+    resumed = prepared("parts", then, resume=True)
+    resumed.history = fit(resumed)
+    assert_close_runs(whole, resumed)
+
+
+def test_all_devices_of_a_finished_run_have_the_best_weights(tmp_path):
+    prepared = prepare(tmp_path / "run", devices=TWO)
+    history = fit(prepared)
+    saved = nd.load(str(prepared.run.path / "model.params"))
+    assert {
+        weight.context for weight in prepared.model.output.weight.list_data()
+    } == set(TWO)
+    for weight in prepared.model.output.weight.list_data():
+        np.testing.assert_array_equal(
+            weight.asnumpy(), saved["output.weight"].asnumpy()
+        )
+    _, stars, predictions = evaluate(
+        prepared.model, prepared.valid_batches, prepared.objective
+    )
+    assert np.mean(stars == predictions) == history["valid_accuracy"].max()
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    ("at_step", "advice"),
+    [
+        (1, r"begin anew with batch_size=8, or go on"),
+        (40, r"begin anew with batch_size=8 \(batches of [\d,]+ tokens did fit\)"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_an_error_with_a_size_that_does(
+    at_step, advice, tmp_path, monkeypatch
+):
+    prepared = prepare(tmp_path / "run")
+    steps, step = iter(range(1, 1000)), training.training_step
+
+    def too_large(*arguments):
+        if next(steps) == at_step:
+            raise mx.MXNetError("cudaMalloc retry failed: out of memory")
+        return step(*arguments)
+
+    monkeypatch.setattr(training, "training_step", too_large)
+    with pytest.raises(MemoryError, match=advice) as error:
+        fit(prepared)
+    assert "resume=True with device='cpu'" in str(error.value)
+    done = (at_step - 1) // len(prepared.train_batches)
+    assert [line["epoch"] for line in prepared.run.history()] == list(
+        range(1, done + 1)
+    )
+
+
+def test_the_advised_batch_size_is_what_fitted(tmp_path):
+    config = TrainingConfig(
+        run_dir=str(tmp_path / "run"), batch_size=64, bucket_ratio=0.5
+    )
+    tally = training._Tally()
+    tally.fitted = 1500
+    with (
+        pytest.raises(MemoryError, match="begin anew with batch_size=15 "),
+        training._advice_on_memory(config, [tally], longest=100),
+    ):
+        raise mx.MXNetError("Failed to allocate CPU Memory")
+
+
+def test_another_error_of_mxnet_is_passed_on(tmp_path):
+    config = TrainingConfig(run_dir=str(tmp_path / "run"))
+    with (
+        pytest.raises(mx.MXNetError, match="shape"),
+        training._advice_on_memory(config, [training._Tally()], longest=100),
+    ):
+        raise mx.MXNetError("incompatible shape")

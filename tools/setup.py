@@ -1,4 +1,7 @@
-"""Make .venv from requirements.lock: ``python3 tools/setup.py``. Does nothing when that was done and the lock has not changed.
+"""Make .venv from a lock: ``python3 tools/setup.py [cpu|gpu]``. Does nothing when that was done and the lock has not changed.
+
+Without an argument, it keeps to what .venv was made for, at first the CPU. The two MXNet wheels share a folder, so the one never goes
+over the other: .venv is made anew.
 
 Runs on any Python since 3.8 without anything installed, so that it can say what is missing.
 """
@@ -16,14 +19,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-LOCK = ROOT / "requirements.lock"
-STAMP = VENV / "installed.sha256"
+LOCKS = {"cpu": ROOT / "requirements.lock", "gpu": ROOT / "requirements-gpu.lock"}
+STAMP = VENV / "installed.sha256"  # the device, and the hash of its lock
 
 # Needed by pip to build GluonNLP, which comes as source, so they are installed first.
 BUILD_TOOLS = ("pip", "setuptools", "wheel", "cython")
 
 
-def problem():
+def problem(device="cpu"):
     """Return why the environment cannot be made on this machine, in one sentence, or None."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         found = platform.python_version()
@@ -37,6 +40,8 @@ def problem():
         ("Darwin", "x86_64"),
     ):
         return f"MXNet has no wheel for {system} on {machine}: use Linux on x86-64 or aarch64, or macOS on Intel."
+    if device == "gpu" and (system, machine) != ("Linux", "x86_64"):
+        return f"mxnet-cu112 was built for Linux on x86-64 only, and this is {system} on {machine}: use 'make setup DEVICE=cpu'."
     if system == "Linux" and platform.libc_ver()[0] != "glibc":
         return "MXNet's wheels need glibc and this Linux has another C library (Alpine?): use Debian, Ubuntu, Fedora or the like."
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
@@ -52,9 +57,14 @@ def problem():
     return None
 
 
-def fingerprint():
-    """Return what the environment was made from."""
-    return hashlib.sha256(LOCK.read_bytes()).hexdigest()
+def fingerprint(device):
+    """Return what the environment for a device is made from."""
+    return device + " " + hashlib.sha256(LOCKS[device].read_bytes()).hexdigest()
+
+
+def made_for():
+    """Return what is installed: "cpu 6b1f…" or "gpu …", or an empty text."""
+    return STAMP.read_text() if STAMP.is_file() else ""
 
 
 def requirements(lock, names):
@@ -102,29 +112,33 @@ def install(arguments, number):
     return pip.returncode == 0
 
 
-def main():
-    if STAMP.is_file() and STAMP.read_text() == fingerprint():
+def main(device=None):
+    if device not in (None, *LOCKS):
+        return f"set-up: DEVICE is cpu or gpu; got {device!r}."
+    device = device or ("gpu" if made_for().startswith("gpu ") else "cpu")
+    if made_for() == fingerprint(device):
         return None
-    if reason := problem():
+    if reason := problem(device):
         return f"set-up: {reason}"
-    print("set-up: installing into .venv (one to three minutes)", flush=True)
+    size = " with 2.1 GB for the GPU" if device == "gpu" else ""
+    print(f"set-up: installing into .venv{size} (one to three minutes)", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
-    lock = LOCK.read_text()
+    lock = LOCKS[device].read_text()
     build = VENV / "build-tools.txt"
     build.write_text(requirements(lock, BUILD_TOOLS))
     for arguments, number in (
         (["--require-hashes", "-r", build], len(BUILD_TOOLS)),
         (
-            ["--require-hashes", "-r", LOCK],
+            ["--require-hashes", "-r", LOCKS[device]],
             len(re.findall(r"^[\w.-]+==", lock, re.MULTILINE)),
         ),
         (["--editable", ROOT], 1),
     ):
         if not install(arguments, number):
             return "set-up: pip failed, see above and .venv/install.log. Run the command again when that is mended."
-    STAMP.write_text(fingerprint())
+    STAMP.write_text(fingerprint(device))
     return None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

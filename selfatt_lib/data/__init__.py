@@ -1,6 +1,6 @@
 """From raw reviews to batches: sources → texts and stars → tokens → ids → buckets → batches."""
 
-from selfatt_lib.data.batches import Batches
+from selfatt_lib.data.batches import Batches, on_devices
 from selfatt_lib.data.sources import cache_dir, load_reviews, split_reviews
 from selfatt_lib.data.text import (
     TokenizedTexts,
@@ -19,6 +19,7 @@ __all__ = [
     "coverage",
     "load_glove",
     "load_reviews",
+    "on_devices",
     "split_reviews",
     "tokenize",
     "tokenize_all",

@@ -1,10 +1,12 @@
-"""Buckets of similar length, and batches padded no further than their longest review."""
+"""Buckets of similar length, batches padded no further than their longest review, and their way to the devices."""
 
 import warnings
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from selfatt_lib.runtime import nlp
+from selfatt_lib.runtime import mx, nlp
 
 _batchify = nlp.data.batchify
 
@@ -75,3 +77,47 @@ class Batches:
                 [(self.encoded[i], self.stars[i]) for i in numbers]
             )
             yield tokens, valid_length, stars
+
+
+def on_devices(batches, devices, ahead=2):
+    """Bring batches to the devices, the next ones while the model still works on the last.
+
+    A batch is dealt out evenly, and each part goes to its device in one copy. A device that is left without a review, since the
+    batch has fewer than there are devices, gets one with a share of 0.
+
+    Parameters
+    ----------
+    batches : Batches
+    devices : list of mxnet.Context
+    ahead : int, default 2
+        So many batches are made in advance, by a thread.
+
+    Yields
+    ------
+    list of (share, tokens, valid_length, stars)
+        For each device the share of the batch's reviews, which add up to 1, and the arrays as `Batches` yields them.
+    """
+
+    def deal_out(tokens, valid_length, stars):
+        columns = [array.asnumpy() for array in (stars, valid_length)]
+        rows = np.column_stack([*columns, tokens.asnumpy()]).astype(np.int32)
+        parts = []
+        for device, part in zip(devices, np.array_split(rows, len(devices))):
+            share = len(part) / len(rows)
+            on_device = mx.nd.array(part if share else rows[:1], device, dtype="int32")
+            parts.append(
+                (
+                    share,
+                    on_device[:, 2:],
+                    on_device[:, 1],
+                    on_device[:, 0].astype("float32"),
+                )
+            )
+        return parts
+
+    made = (deal_out(*batch) for batch in batches)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, made, None) for _ in range(ahead))
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, made, None))
+            yield batch

