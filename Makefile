@@ -6,10 +6,10 @@ CHAPTERS ?= book/*.ipynb
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format book notebooks lock address clean
+.PHONY: help setup train test lint format book notebooks lock address colab-check clean
 
 help:  ## list these commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ —/' | sed -E 's/^([a-z]+) —/  make \1 —/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ —/' | sed -E 's/^([a-z-]+) —/  make \1 —/'
 	@echo
 	@echo '  make train ARGS="-p epochs 2 -p pooling mean"       other parameters (all: under Parameters in book/training.ipynb)'
 	@echo '  make train PARAMETERS=tutorial RUN=runs/yelp        other defaults (book/parameters/), another run directory'
@@ -49,6 +49,9 @@ lock: setup  ## rewrite requirements.lock and requirements-gpu.lock from pyproje
 
 address: setup  ## put the repository's address, from _config.yml, wherever it is needed
 	@$(BIN)/python tools/address.py
+
+colab-check: setup  ## run the first cell and every chapter with Colab's versions (PYTHON=python3.13; downloads 2.5 GB)
+	@$(BIN)/python tools/colab_check.py $(PYTHON)
 
 clean:  ## remove what was built, but no run and no environment
 	@rm -rf _build .pytest_cache .ruff_cache build *.egg-info
