@@ -67,7 +67,9 @@ class Machine:
         uv = Path(sys.executable).with_name("uv")
         run(uv, "venv", "--quiet", "--python", python, folder / "venv")
         packages = ["-r", ROOT / "tools" / "colab.txt", *more]
-        run(uv, "pip", "install", "--quiet", "--python", self.python, *packages)
+        # without this project's own settings, which override NumPy's version
+        install = ["pip", "install", "--quiet", "--no-config", "--python", self.python]
+        run(uv, *install, *packages)
         self.site = Path(
             run(
                 self.python,
