@@ -1,5 +1,10 @@
-"""For unit tests and chapters alike: progress bars would differ from run to run."""
+"""For unit tests and chapters alike: what would differ from run to run or from machine to machine is off."""
 
 import os
 
-os.environ["TQDM_DISABLE"] = "1"
+os.environ["TQDM_DISABLE"] = "1"  # progress bars
+
+# GPUs: the stored outputs are the CPU's. tests/test_gpu.py brings them back.
+if "CUDA_VISIBLE_DEVICES" in os.environ:
+    os.environ["HIDDEN_CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
