@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-# What libmxnet.so asks the linker for, in the order of loading (cuSOLVER needs cuBLAS), and the package that brings it.
+# What libmxnet.so asks the linker for, in the order of loading (cuSOLVER needs cuBLAS), and the package that brings it, as in the
+# extra `gpu` of pyproject.toml.
 LIBRARIES = {
-    "libcudart.so.11.0": "nvidia-cuda-runtime-cu11",
-    "libcublas.so.11": "nvidia-cublas-cu11",
-    "libnvrtc.so.11.2": "nvidia-cuda-nvrtc-cu11",
-    "libcufft.so.10": "nvidia-cufft-cu11",
-    "libcurand.so.10": "nvidia-curand-cu11",
-    "libcusolver.so.11": "nvidia-cusolver-cu11",
-    "libnvToolsExt.so.1": "nvidia-nvtx-cu11",
-    "libnccl.so.2": "nvidia-nccl-cu11",
-    "libcudnn.so.8": "nvidia-cudnn-cu11",
+    "libcudart.so.11.0": "nvidia-cuda-runtime-cu11==11.8.89",
+    "libcublas.so.11": "nvidia-cublas-cu11==11.11.3.6",
+    "libnvrtc.so.11.2": "nvidia-cuda-nvrtc-cu11==11.8.89",
+    "libcufft.so.10": "nvidia-cufft-cu11==10.9.0.58",
+    "libcurand.so.10": "nvidia-curand-cu11==10.3.0.86",
+    "libcusolver.so.11": "nvidia-cusolver-cu11==11.4.1.48",
+    "libnvToolsExt.so.1": "nvidia-nvtx-cu11==11.8.86",
+    "libnccl.so.2": "nvidia-nccl-cu11==2.21.5",
+    "libcudnn.so.8": "nvidia-cudnn-cu11==8.9.6.50",
 }
 
 # The compute capabilities that libmxnet.so has machine code for. It has no PTX, which a driver could translate for others.
@@ -127,13 +128,14 @@ def installed_wheel():
     for name in ("mxnet", "mxnet-cu112"):
         with suppress(PackageNotFoundError):
             wheels[name] = distribution(name)
-    again = "make setup (or make setup DEVICE=gpu) makes it anew"
     if not wheels:
-        raise ImportError(f"MXNet is not installed: {again}")
+        raise ImportError(
+            "MXNet is not installed: make setup (or: pip install --no-deps mxnet==1.9.1; on a GPU mxnet-cu112==1.9.1)"
+        )
     if len(wheels) > 1:
         raise ImportError(
-            "mxnet and mxnet-cu112 are both installed, over one another, and either may be broken. "
-            f"{again} (or: pip uninstall -y mxnet mxnet-cu112, then install the one you want)"
+            "mxnet and mxnet-cu112 are both installed, over one another, and either may be broken. Remove .venv and run make setup "
+            "(or: pip uninstall -y mxnet mxnet-cu112, then pip install --no-deps the one you want)"
         )
     ((name, wheel),) = wheels.items()
     if not any(
@@ -141,7 +143,7 @@ def installed_wheel():
     ):
         raise ImportError(
             f"{name} is installed, but its libmxnet.so is gone: another MXNet was probably removed over it. "
-            f"{again} (or: pip install --force-reinstall --no-deps {name}==1.9.1)"
+            f"Remove .venv and run make setup (or: pip install --force-reinstall --no-deps {name}==1.9.1)"
         )
     return name
 
@@ -242,7 +244,7 @@ def load():
         os.environ.setdefault("MXNET_USE_FUSION", "0")
     origins = {}
     for library, package in LIBRARIES.items():
-        mend = f"{package} brings it: make setup DEVICE=gpu (or: pip install --force-reinstall --no-deps {package})"
+        mend = f"{package.split('==')[0]} brings it: pip install --force-reinstall --no-deps {package}"
         path = None
         try:
             handle = ctypes.CDLL(library, mode=os.RTLD_NOW | os.RTLD_NOLOAD)

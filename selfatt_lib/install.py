@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 from selfatt_lib import cuda
 
+LIBRARIES = {library: pin.split("==")[0] for library, pin in cuda.LIBRARIES.items()}
+
 
 def _installed():
     """Return name → version of every package; of several versions, the one that Python imports."""
@@ -38,9 +40,7 @@ def missing(extra):
         Which MXNet. A package of CUDA is missing only if its library is found nowhere.
     """
     installed = _installed().keys()
-    found = {
-        package for library, package in cuda.LIBRARIES.items() if cuda.find(library)
-    }
+    found = {LIBRARIES[library] for library in cuda.LIBRARIES if cuda.find(library)}
     return [
         requirement
         for requirement in map(Requirement, requires("selfatt"))
@@ -67,7 +67,7 @@ def install():
     wanted = missing(extra)
     # Those with one exact version have bounds in their metadata that are out of date, so they come without what they ask for.
     pinned = [r for r in wanted if str(r.specifier).startswith("==")]
-    libraries = [r for r in pinned if r.name in cuda.LIBRARIES.values()]
+    libraries = [r for r in pinned if r.name in LIBRARIES.values()]
     with tempfile.TemporaryDirectory() as folder:
         as_it_is = Path(folder, "constraints.txt")
         lines = [f"{name}=={version}\n" for name, version in _installed().items()]

@@ -1,8 +1,8 @@
 /* A stand-in for the NVIDIA driver, for machines that have none: it says what the environment tells it to say, and computes nothing.
 
    FAKE_CUDA_VERSION   what cuDriverGetVersion says, for example 12040
-   FAKE_CUDA_INIT      what cuInit returns: 0 is success, 100 is "no device"
-   FAKE_CUDA_GPUS      the GPUs, as in "Tesla T4:7:5,NVIDIA H100:9:0" */
+   FAKE_CUDA_GPUS      the GPUs, as in "Tesla T4:7:5,NVIDIA H100:9:0"
+   FAKE_CUDA_INIT      what cuInit returns: by default 0, which is success, or without a GPU 100, "no device" */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,8 +22,8 @@ static int gpu(int wanted, char *name, int *major, int *minor) {
 }
 
 int cuDriverGetVersion(int *version) { *version = number("FAKE_CUDA_VERSION", 12040); return 0; }
-int cuInit(unsigned flags) { return number("FAKE_CUDA_INIT", 0); }
 int cuDeviceGetCount(int *count) { char name[256]; int x; *count = gpu(-1, name, &x, &x); return 0; }
+int cuInit(unsigned flags) { int count; cuDeviceGetCount(&count); return number("FAKE_CUDA_INIT", count ? 0 : 100); }
 int cuDeviceGet(int *device, int index) { *device = index; return 0; }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (size_t)15 << 30; return 0; }
 int cuDeviceGetName(char *name, int length, int device) { int x; gpu(device, name, &x, &x); return 0; }

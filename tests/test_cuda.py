@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from selfatt_lib import cuda
-from selfatt_lib.cuda import GPU, LIBRARIES, Driver
+from selfatt_lib.cuda import GPU, Driver
+from selfatt_lib.install import LIBRARIES
 
 HERE = Path(__file__).parent
 COMPILE = ("cc", "-shared", "-fPIC")
@@ -51,9 +53,14 @@ def packages(tmp_path, empty_library):
 
 
 def ask(code, folder, *packages, **environment):
-    """Run code in a fresh Python that finds the stand-in driver, and these packages before all others; return what it prints as JSON."""
+    """Run code in a Python that finds the stand-in driver and these packages only; return what it prints as JSON."""
     done = subprocess.run(
-        [sys.executable, "-c", f"import json; from selfatt_lib import cuda; {code}"],
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            f"import json; from selfatt_lib import cuda; {code}",
+        ],
         env={
             **os.environ,
             "LD_LIBRARY_PATH": str(folder),
@@ -229,11 +236,11 @@ def test_a_library_that_is_loaded_already_is_taken_as_it_is(
 
 
 def test_a_missing_library_is_named_with_its_package(driver_folder, packages):
-    (library,) = packages.rglob("libcurand.so.10")
-    library.unlink()
-    assert ask(LOAD, driver_folder, packages) == (
-        "mxnet-cu112 needs libcurand.so.10, which was not found. nvidia-curand-cu11 brings it: make setup DEVICE=gpu "
-        "(or: pip install --force-reinstall --no-deps nvidia-curand-cu11)"
+    pin = "nvidia-curand-cu11==10.3.0.86"  # under a name that no machine has
+    code = f"cuda.LIBRARIES = {{'libnowhere.so.1': {pin!r}}}\n{LOAD}"
+    assert ask(code, driver_folder, packages) == (
+        "mxnet-cu112 needs libnowhere.so.1, which was not found. nvidia-curand-cu11 brings it: "
+        "pip install --force-reinstall --no-deps nvidia-curand-cu11==10.3.0.86"
     )
 
 
@@ -317,7 +324,7 @@ def test_both_wheels_are_a_mixture(nothing_installed):
     register(nothing_installed, "mxnet-cu112")
     with pytest.raises(
         ImportError,
-        match=r"mxnet and mxnet-cu112 are both installed, over one another.*pip uninstall -y mxnet mxnet-cu112",
+        match=r"mxnet and mxnet-cu112 are both installed, over one another.*Remove .venv.*pip uninstall -y mxnet mxnet-cu112",
     ):
         cuda.installed_wheel()
 
@@ -329,3 +336,9 @@ def test_a_wheel_whose_library_went_with_the_other_is_said(nothing_installed):
         match=r"mxnet-cu112 is installed, but its libmxnet.so is gone.*--force-reinstall --no-deps mxnet-cu112==1.9.1",
     ):
         cuda.installed_wheel()
+
+
+def test_the_libraries_are_those_of_the_extra():
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"]["gpu"]
+    assert sorted(extra) == sorted(["mxnet-cu112==1.9.1", *cuda.LIBRARIES.values()])

@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from selfatt_lib import cuda, doctor, runtime
-from selfatt_lib.cuda import GPU, LIBRARIES, Driver
+from selfatt_lib.cuda import GPU, Driver
+from selfatt_lib.install import LIBRARIES
 from selfatt_lib.runtime import mx
 
 

@@ -5,7 +5,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from selfatt_lib import cuda, install
-from selfatt_lib.cuda import GPU, LIBRARIES, Driver
+from selfatt_lib.cuda import GPU, Driver
+from selfatt_lib.install import LIBRARIES
 
 T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 30)
 COLAB = "cython numpy pandas pyarrow scipy matplotlib seaborn joblib spacy scikit-learn pooch platformdirs"
