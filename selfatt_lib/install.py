@@ -72,9 +72,7 @@ def install():
     folder = Path(sysconfig.get_path("platlib"), "cuda11")
     with (
         tempfile.TemporaryDirectory() as temporary,
-        tqdm(
-            missing("gpu" if usable else "cpu"), "installing", unit=" packages"
-        ) as bar,
+        tqdm(missing(_extra()), "installing", unit=" packages") as bar,
     ):
         as_it_is = Path(temporary, "constraints.txt")
         lines = [f"{name}=={version}\n" for name, version in _installed().items()]
