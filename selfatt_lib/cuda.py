@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-# What libmxnet.so asks the linker for, in the order of loading (cuSOLVER needs cuBLAS), and the package that brings it, as in the
-# extra `gpu` of pyproject.toml.
+CUDNN = "nvidia-cudnn-cu11==8.9.6.50"
+
+# What libmxnet.so asks the linker for, and what those libraries ask for in turn, in the order of loading; and the package that brings
+# it, as in the extra `gpu` of pyproject.toml.
 LIBRARIES = {
     "libcudart.so.11.0": "nvidia-cuda-runtime-cu11==11.8.89",
+    "libcublasLt.so.11": "nvidia-cublas-cu11==11.11.3.6",
     "libcublas.so.11": "nvidia-cublas-cu11==11.11.3.6",
     "libnvrtc.so.11.2": "nvidia-cuda-nvrtc-cu11==11.8.89",
     "libcufft.so.10": "nvidia-cufft-cu11==10.9.0.58",
@@ -23,12 +26,20 @@ LIBRARIES = {
     "libcusolver.so.11": "nvidia-cusolver-cu11==11.4.1.48",
     "libnvToolsExt.so.1": "nvidia-nvtx-cu11==11.8.86",
     "libnccl.so.2": "nvidia-nccl-cu11==2.21.5",
-    "libcudnn.so.8": "nvidia-cudnn-cu11==8.9.6.50",
+    # cuDNN opens its parts only when it needs them, from LD_LIBRARY_PATH first, where another version may lie
+    "libcudnn_ops_infer.so.8": CUDNN,
+    "libcudnn_ops_train.so.8": CUDNN,
+    "libcudnn_cnn_infer.so.8": CUDNN,
+    "libcudnn_cnn_train.so.8": CUDNN,
+    "libcudnn_adv_infer.so.8": CUDNN,
+    "libcudnn_adv_train.so.8": CUDNN,
+    "libcudnn.so.8": CUDNN,
 }
 
 # The compute capabilities that libmxnet.so has machine code for. It has no PTX, which a driver could translate for others.
 MACHINE_CODE = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
 
+NO_DEVICE = "CUDA_ERROR_NO_DEVICE"
 OLDEST_DRIVER = (11, 0)  # NVIDIA keeps every CUDA 11.x compatible with it
 PTX_DRIVER = (11, 8)  # what NVRTC 11.8 compiles needs a driver of its own version
 
@@ -91,20 +102,24 @@ class Driver:
         index : int, default 0
             Which of `gpus`.
         """
+        if self.error not in (None, NO_DEVICE):
+            return (
+                f"the NVIDIA driver does not work ({self.error}): nvidia-smi should say why. "
+                "After an update of the driver, restart the machine"
+            )
         if self.cuda < OLDEST_DRIVER:
             return (
                 f"the NVIDIA driver is too old: it runs CUDA up to {self.cuda[0]}.{self.cuda[1]}, and CUDA 11 is needed. "
                 "Install driver 450.80.02 or newer"
             )
         if not self.gpus:
-            said = f" ({self.error})" if self.error else ""
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             hidden = (
                 f", and CUDA_VISIBLE_DEVICES={visible!r} may hide it"
                 if visible is not None
                 else ""
             )
-            return f"the NVIDIA driver sees no GPU{said}. nvidia-smi should list one{hidden}"
+            return f"the NVIDIA driver sees no GPU. nvidia-smi should list one{hidden}"
         if index >= len(self.gpus):
             last = len(self.gpus) - 1
             return f"there is no GPU {index}; the driver sees gpu:0{f' to gpu:{last}' if last else ' only'}"
@@ -239,11 +254,20 @@ def load():
     found = driver()
     if found is None:
         raise ImportError(
-            f"mxnet-cu112 needs an NVIDIA driver, and this machine has none (no libcuda.so.1). Either install one, or {CPU_WHEEL}"
+            "mxnet-cu112 needs an NVIDIA driver, and none is visible here (no libcuda.so.1). In a container, start it with its GPUs "
+            f"(docker run --gpus all); on a cluster, go to a node with a GPU. On a machine without one, {CPU_WHEEL}"
         )
     if found.cuda < PTX_DRIVER:
         # MXNet's fused operators are compiled while it runs
         os.environ.setdefault("MXNET_USE_FUSION", "0")
+    # It would warn that cuDNN is newer than the one it was built with.
+    os.environ.setdefault("MXNET_CUDNN_LIB_CHECKING", "0")
+    search_path = os.environ.get("LD_LIBRARY_PATH")
+    also = (
+        f" LD_LIBRARY_PATH={search_path!r} may lead to another CUDA."
+        if search_path
+        else ""
+    )
     origins = {}
     for library, package in LIBRARIES.items():
         mend = f"{package.split('==')[0]} brings it: pip install --force-reinstall --no-deps {package}"
@@ -260,7 +284,7 @@ def load():
                         f"mxnet-cu112 needs {library}, which was not found. {mend}"
                     ) from error
                 raise ImportError(
-                    f"{path} does not load, or clashes with another library: {error}. {mend}"
+                    f"{path} does not load, or clashes with another library: {error}. {mend}.{also}"
                 ) from error
         link = ctypes.cast(handle._handle, ctypes.POINTER(_LinkMap)).contents
         origins[library] = Path(os.fsdecode(link.name))

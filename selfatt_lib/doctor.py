@@ -49,10 +49,11 @@ def diagnose():
     report.append(("threads", f"{os.cpu_count()} cores, OMP_NUM_THREADS {threads}"))
     try:
         from selfatt_lib import runtime
-    except ImportError as error:
-        report += [
-            (name, str(cuda.find(name) or "not found")) for name in cuda.LIBRARIES
-        ]
+    except Exception as error:
+        if ("mxnet-cu112", "not installed") not in report:
+            report += [
+                (name, str(cuda.find(name) or "not found")) for name in cuda.LIBRARIES
+            ]
         return [*report, ("MXNet", "cannot be imported, see below")], str(error)
     report += [(name, str(path)) for name, path in runtime.LIBRARIES.items()]
     report.append(("MXNet", f"imported from {Path(runtime.mx.__file__).parent}"))
@@ -70,7 +71,12 @@ def _gpus(driver):
     if not driver.gpus:
         lines.append(("GPUs", driver.problem()))
     for number, gpu in enumerate(driver.gpus):
-        lines.append((f"gpu:{number}", f"{gpu}, {driver.problem(number) or 'usable'}"))
+        lines.append(
+            (
+                f"gpu:{number}",
+                f"{gpu}, {driver.problem(number) or 'MXNet has code for it'}",
+            )
+        )
     return lines
 
 

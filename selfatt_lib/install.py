@@ -8,7 +8,6 @@ libraries go into a folder of their own, ``cuda11`` beside the packages, since P
 import importlib
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from importlib.metadata import distributions, requires
 from pathlib import Path
@@ -32,33 +31,44 @@ def _installed():
 
 
 def missing(extra):
-    """Return the requirements of this library that no installed package meets: list of Requirement.
+    """Return the requirements of this library that no installed package meets, those to be compiled last: list of Requirement.
 
     Parameters
     ----------
     extra : {"cpu", "gpu"}
-        Which MXNet. A package of CUDA is missing only if its library is found nowhere.
+        Which MXNet. A package of CUDA is missing only if a library of its own is found nowhere.
     """
-    installed = _installed().keys()
-    found = {LIBRARIES[library] for library in cuda.LIBRARIES if cuda.find(library)}
-    return [
+    lacking = {
+        package for library, package in LIBRARIES.items() if not cuda.find(library)
+    }
+    there = _installed().keys() | (set(LIBRARIES.values()) - lacking)
+    wanted = [
         requirement
         for requirement in map(Requirement, requires("selfatt"))
-        if canonicalize_name(requirement.name) not in installed | found
+        if canonicalize_name(requirement.name) not in there
         and (
             requirement.marker is None or requirement.marker.evaluate({"extra": extra})
         )
     ]
+    return sorted(wanted, key=_is_pinned)
+
+
+def _is_pinned(requirement):
+    return str(requirement.specifier).startswith("==")
 
 
 def _extra():
-    """Return "gpu" if that wheel is there, or if none is and the driver has a GPU for it; else "cpu"."""
+    """Return "gpu" if that wheel is there, or if none is and the driver has a GPU for it; else "cpu". And why."""
     for extra, wheel in (("gpu", "mxnet-cu112"), ("cpu", "mxnet")):
         if wheel in _installed():
-            return extra
+            return extra, f"{wheel} is installed"
     driver = cuda.driver()
-    gpus = range(len(driver.gpus)) if driver else ()
-    return "cpu" if all(driver.problem(number) for number in gpus) else "gpu"
+    if driver is None:
+        return "cpu", "there is no NVIDIA driver"
+    for number, gpu in enumerate(driver.gpus):
+        if not driver.problem(number):
+            return "gpu", str(gpu)
+    return "cpu", driver.problem()
 
 
 def install():
@@ -69,10 +79,12 @@ def install():
     RuntimeError
         pip failed. The message ends with what it said.
     """
-    folder = Path(sysconfig.get_path("platlib"), "cuda11")
+    folder = Path(cuda.__file__).parents[1] / "cuda11"
+    extra, reason = _extra()
+    print(f"MXNet for the {extra.upper()}: {reason}")
     with (
         tempfile.TemporaryDirectory() as temporary,
-        tqdm(missing(_extra()), "installing", unit=" packages") as bar,
+        tqdm(missing(extra), "installing", unit=" packages") as bar,
     ):
         as_it_is = Path(temporary, "constraints.txt")
         lines = [f"{name}=={version}\n" for name, version in _installed().items()]
@@ -82,7 +94,7 @@ def install():
             if requirement.name in LIBRARIES.values():
                 target = str(folder / requirement.name)
                 _pip(requirement, "--no-deps", "--upgrade", "--target", target)
-            elif str(requirement.specifier).startswith("=="):
+            elif _is_pinned(requirement):
                 # its own bounds are out of date
                 _pip(requirement, "--no-deps", "--no-build-isolation")
             else:

@@ -113,6 +113,8 @@ def _first_gpu_that_works():
         if not problem:
             return mx.gpu(number)
         problems.append(problem)
+    if driver and driver.error not in (None, cuda.NO_DEVICE):
+        problems = [driver.problem()]
     if problems:
         warnings.warn(f"computing on the CPU: {problems[0]}", stacklevel=3)
     return None
@@ -120,16 +122,24 @@ def _first_gpu_that_works():
 
 def _gpu_problem(number):
     """Return why a GPU cannot be used, in one sentence, or None."""
-    if WHEEL != "mxnet-cu112":
-        return "the installed MXNet is the CPU wheel. For the GPU wheel: make setup DEVICE=gpu"
     driver = cuda.driver()
+    if driver is None:
+        return "there is no NVIDIA driver (no libcuda.so.1)"
     if problem := driver.problem(number):
         return problem
+    if WHEEL != "mxnet-cu112":
+        return (
+            "the installed MXNet is the CPU wheel. For the GPU wheel: make setup DEVICE=gpu "
+            "(or: pip uninstall -y mxnet; python -m selfatt_lib.install; then restart the kernel)"
+        )
     try:
         (mx.nd.ones(1, ctx=mx.gpu(number)) + 1).asscalar()
     except mx.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
-        return f"no computation ran on the {driver.gpus[number]}. MXNet says: {reason}"
+        return (
+            f"no computation ran on the {driver.gpus[number]}. Is it full, or held by another process? nvidia-smi tells. "
+            f"MXNet says: {reason}"
+        )
     return None
 
 

@@ -635,10 +635,10 @@ def build_objective(config, train_stars, devices):
 class _Tally:
     """What became of an epoch's batches, left on the devices until it is asked for."""
 
-    def __init__(self):
+    def __init__(self, fitted=None):
         self.batches = []  # of each, on each device: loss, stars, predictions
         self.sizes = []  # tokens of each, padding included
-        self.fitted = 0  # of the largest one that is known to be done
+        self.fitted = [] if fitted is None else fitted  # sizes known to be done
 
     def add(self, batch, outcomes):
         """Add a batch from `on_devices`, and the loss and logits that each device made of its part."""
@@ -658,7 +658,7 @@ class _Tally:
             np.concatenate([array.asnumpy() for array in arrays])
             for arrays in zip(*parts)
         )
-        self.fitted = max(self.fitted, *self.sizes[first:last])
+        self.fitted.append(max(self.sizes[first:last]))
         return (
             float(loss.mean(dtype=np.float64)),
             stars.astype(int),
@@ -738,24 +738,38 @@ def training_step(model, objective, trainer, batch, clip_norm=None):
 
 
 @contextmanager
-def _advice_on_memory(config, tallies, longest):
-    """Turn MXNet's words on memory into advice. `tallies` are those of the run so far, `longest` the tokens of the longest review."""
+def _advice_on_memory(config, devices, fitted, longest):
+    """Turn MXNet's words on memory into advice.
+
+    `fitted` are the tokens of the batches that are known to have fitted, `longest` those of the longest review.
+    """
     try:
         yield
     except mx.MXNetError as error:
         said = str(error).lower()
-        if "out of memory" not in said and "failed to allocate" not in said:
+        if not any(
+            words in said
+            for words in ("out of memory", "failed to allocate", "alloc_failed")
+        ):
             raise
-        # the tokens of the largest batch, for each of batch_size
-        tokens = max(1, config.bucket_ratio) * longest
-        fitted = max(tally.fitted for tally in tallies)
-        half = config.batch_size // 2
-        fits = max(1, min(half, int(fitted / tokens)) if fitted else half)
-        known = f" (batches of {fitted:,} tokens did fit)" if fitted else ""
+        smaller = "a smaller max_tokens"
+        if config.batch_size > 1:
+            # the tokens of the largest batch, for each of batch_size
+            tokens = max(1, config.bucket_ratio) * longest
+            fits = config.batch_size // 2
+            if fitted:
+                fits = max(1, min(fits, int(max(fitted) / tokens)))
+            known = f" (batches of {max(fitted):,} tokens did fit)" if fitted else ""
+            smaller = f"batch_size={fits}{known}"
+        elsewhere = (
+            ", or go on with this run on other devices: resume=True with device='cpu' or with several, as in device='gpu:0,gpu:1'"
+            if devices[0].device_type == "gpu"
+            else ""
+        )
         raise MemoryError(
-            f"the memory of device={config.device!r} does not suffice for batch_size={config.batch_size} and reviews of {longest} "
-            f"tokens. The epochs before this one are kept. Either begin anew with batch_size={fits}{known}, or go on with this run on "
-            "other devices: resume=True with device='cpu', or with several GPUs as in device='gpu:0,gpu:1'."
+            f"the memory of {', '.join(map(str, devices))} does not suffice for batch_size={config.batch_size} and reviews of {longest} "
+            f"tokens. The epochs before this one are kept. Begin anew with {smaller}{elsewhere}. In a notebook, restart the kernel "
+            "first: it still holds the memory."
         ) from error
 
 
@@ -797,7 +811,7 @@ def train(run, model, objective, train_batches, valid_batches):
     history = run.restore(model, trainer)
     done = len(history)
 
-    steps, tallies = len(train_batches), [_Tally()]
+    steps, fitted = len(train_batches), []
     longest = int(train_batches.encoded.lengths.max())
     with (
         tqdm(
@@ -807,7 +821,7 @@ def train(run, model, objective, train_batches, valid_batches):
             unit=" batches",
             mininterval=0.5,
         ) as bar,
-        _advice_on_memory(config, tallies, longest),
+        _advice_on_memory(config, devices, fitted, longest),
     ):
         for epoch in range(done + 1, config.epochs + 1):
             if (
@@ -823,8 +837,7 @@ def train(run, model, objective, train_batches, valid_batches):
             )
             bar.set_description(f"epoch {epoch} of {config.epochs}")
 
-            tally = _Tally()
-            tallies.append(tally)
+            tally = _Tally(fitted)
             for number, batch in enumerate(on_devices(train_batches, devices), 1):
                 outcomes = training_step(
                     model, objective, trainer, batch, config.clip_norm
@@ -832,7 +845,7 @@ def train(run, model, objective, train_batches, valid_batches):
                 tally.add(batch, outcomes)
                 before = number - BATCHES_PER_READING
                 if before > 0 and number % BATCHES_PER_READING == 0:
-                    # those are done, so that the devices need not stop for it
+                    # ten batches back, so that the devices have work while we wait
                     recent_loss, recent_stars, predictions = tally.read(
                         before - BATCHES_PER_READING, before
                     )

@@ -54,6 +54,8 @@ def packages(tmp_path, empty_library):
 
 def ask(code, folder, *packages, **environment):
     """Run code in a Python that finds the stand-in driver and these packages only; return what it prints as JSON."""
+    hidden = ("MXNET_USE_FUSION", "CUDA_HOME", "CUDA_PATH")
+    kept = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(
         [
             sys.executable,
@@ -62,7 +64,7 @@ def ask(code, folder, *packages, **environment):
             f"import json; from selfatt_lib import cuda; {code}",
         ],
         env={
-            **os.environ,
+            **kept,
             "LD_LIBRARY_PATH": str(folder),
             "PYTHONPATH": os.pathsep.join(map(str, [*packages, HERE.parent])),
             **environment,
@@ -151,7 +153,15 @@ def test_machine_code_runs_on_gpus_of_its_own_generation(capability, expected):
         (
             Driver((12, 4), error="CUDA_ERROR_NO_DEVICE"),
             0,
-            "the NVIDIA driver sees no GPU (CUDA_ERROR_NO_DEVICE). nvidia-smi should list one",
+            "the NVIDIA driver sees no GPU. nvidia-smi should list one",
+        ),
+        (
+            Driver((0, 0), error="CUDA_ERROR_STUB_LIBRARY"),
+            0,
+            (
+                "the NVIDIA driver does not work (CUDA_ERROR_STUB_LIBRARY): nvidia-smi should say why. "
+                "After an update of the driver, restart the machine"
+            ),
         ),
         (Driver((12, 4), (T4,)), 1, "there is no GPU 1; the driver sees gpu:0 only"),
         (
@@ -218,11 +228,11 @@ def test_a_toolkit_is_searched_after_the_packages(
 def test_what_only_the_linker_finds_is_loaded_by_its_name(
     driver_folder, packages, tmp_path, empty_library
 ):
-    (library,) = packages.rglob("libcufft.so.10")
-    library.unlink()
-    system = compile_library(tmp_path / "system" / library.name, empty_library)
+    name = "libnowhere.so.1"  # a name that no machine has
+    system = compile_library(tmp_path / "system" / name, empty_library)
     folders = f"{driver_folder}:{system.parent}"
-    assert ask(LOAD, folders, packages)["libcufft.so.10"] == str(system)
+    code = f"cuda.LIBRARIES = {{{name!r}: 'nvidia-nowhere==1'}}\n{LOAD}"
+    assert ask(code, folders, packages) == {name: str(system)}
 
 
 def test_a_library_that_is_loaded_already_is_taken_as_it_is(
@@ -252,6 +262,7 @@ def test_a_damaged_library_is_named_with_its_path(driver_folder, packages):
         f"{library} does not load, or clashes with another library: "
     )
     assert "nvidia-cudnn-cu11 brings it" in message
+    assert f"LD_LIBRARY_PATH='{driver_folder}' may lead to another CUDA" in message
 
 
 def test_a_library_that_lacks_what_it_stands_on_is_named(
@@ -271,7 +282,8 @@ def test_without_a_driver_the_cpu_wheel_is_advised(monkeypatch):
     with pytest.raises(ImportError) as error:
         cuda.load()
     assert str(error.value) == (
-        "mxnet-cu112 needs an NVIDIA driver, and this machine has none (no libcuda.so.1). Either install one, or install the CPU wheel: "
+        "mxnet-cu112 needs an NVIDIA driver, and none is visible here (no libcuda.so.1). In a container, start it with its GPUs "
+        "(docker run --gpus all); on a cluster, go to a node with a GPU. On a machine without one, install the CPU wheel: "
         "make setup DEVICE=cpu (or: pip uninstall -y mxnet-cu112; pip install --no-deps mxnet==1.9.1)"
     )
 
@@ -285,6 +297,20 @@ def test_operators_are_not_fused_by_a_compiler_newer_than_the_driver(
         "print(json.dumps(os.environ.get('MXNET_USE_FUSION', 'unset')))"
     )
     assert ask(code, driver_folder, packages, FAKE_CUDA_VERSION=version) == expected
+
+
+def test_a_part_of_cudnn_elsewhere_is_not_taken(
+    driver_folder, packages, tmp_path, empty_library
+):
+    """cuDNN would open its parts by name; those of its package are in the process by then."""
+    name = "libcudnn_ops_infer.so.8"
+    other = compile_library(tmp_path / "module" / name, empty_library)
+    code = f"""
+import ctypes, os
+cuda.load()
+link = ctypes.cast(ctypes.CDLL({name!r})._handle, ctypes.POINTER(cuda._LinkMap)).contents
+print(json.dumps(os.fsdecode(link.name)))"""
+    assert str(packages) in ask(code, f"{other.parent}:{driver_folder}", packages)
 
 
 # The wheels
@@ -341,4 +367,4 @@ def test_a_wheel_whose_library_went_with_the_other_is_said(nothing_installed):
 def test_the_libraries_are_those_of_the_extra():
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extra = project["optional-dependencies"]["gpu"]
-    assert sorted(extra) == sorted(["mxnet-cu112==1.9.1", *cuda.LIBRARIES.values()])
+    assert sorted(extra) == sorted({"mxnet-cu112==1.9.1", *cuda.LIBRARIES.values()})

@@ -29,7 +29,10 @@ def test_every_gpu_is_listed_with_what_speaks_against_it(monkeypatch):
     monkeypatch.setattr(cuda, "driver", lambda: Driver((12, 8), gpus))
     report = dict(doctor.diagnose()[0])
     assert report["driver"] == "runs CUDA up to 12.8"
-    assert report["gpu:0"] == "Tesla T4 (compute capability 7.5, 15 GiB), usable"
+    assert (
+        report["gpu:0"]
+        == "Tesla T4 (compute capability 7.5, 15 GiB), MXNet has code for it"
+    )
     assert report["gpu:1"].startswith(
         "NVIDIA H200 (compute capability 9.0, 141 GiB), mxnet-cu112 has no machine code"
     )
@@ -56,10 +59,11 @@ sys.exit(doctor.main())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert "driver              no NVIDIA driver" in done.stdout
+    gpu_wheel = "mxnet-cu112         1.9.1" in done.stdout
     for library in LIBRARIES:
-        assert f"\n{library:<20}" in done.stdout
+        assert (f"\n{library:<20}" in done.stdout) is gpu_wheel
     assert done.stdout.splitlines()[-1].startswith(
-        "mxnet-cu112 needs an NVIDIA driver, and this machine has none"
+        "mxnet-cu112 needs an NVIDIA driver, and none is visible here"
     )
 
 

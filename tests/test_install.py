@@ -41,6 +41,14 @@ def test_what_is_there_in_any_version_is_left_alone(colab):
     }
 
 
+def test_what_is_compiled_comes_after_what_it_is_compiled_with(colab):
+    for tool in ("cython", "setuptools"):
+        del colab.installed[tool]
+    order = [requirement.name for requirement in install.missing("cpu")]
+    assert order.index("gluonnlp") > order.index("cython")
+    assert order.index("gluonnlp") > order.index("setuptools")
+
+
 def test_a_gpu_needs_the_gpu_wheel_and_the_libraries(colab):
     missing = names(install.missing("gpu"))
     assert {"mxnet-cu112", *LIBRARIES.values()} <= missing
@@ -50,6 +58,7 @@ def test_a_gpu_needs_the_gpu_wheel_and_the_libraries(colab):
 def test_a_library_that_lies_somewhere_is_not_fetched(colab):
     """As PyTorch's NCCL, which has the same name for every CUDA."""
     colab.libraries["libnccl.so.2"] = "…/nvidia/nccl/lib/libnccl.so.2"
+    colab.libraries["libcudnn.so.8"] = "…/without/its/parts/libcudnn.so.8"
     missing = names(install.missing("gpu"))
     assert "nvidia-nccl-cu11" not in missing
     assert "nvidia-cudnn-cu11" in missing
@@ -66,9 +75,14 @@ def test_a_library_that_lies_somewhere_is_not_fetched(colab):
         (Driver((12, 4), (H100, T4)), "mxnet-cu112"),
     ],
 )
-def test_the_gpu_wheel_comes_only_where_a_gpu_can_use_it(driver, wheel, colab):
+def test_the_gpu_wheel_comes_only_where_a_gpu_can_use_it(driver, wheel, colab, capsys):
     colab.driver = driver
     install.install()
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "MXNet for the GPU: Tesla T4" if "cu" in wheel else "MXNet for the CPU: "
+    )
+    assert len(said) > len("MXNet for the CPU: \n")
     wanted = names(requirement for requirement, _ in colab.pip)
     assert wanted & {"mxnet", "mxnet-cu112"} == {wheel}
     assert bool(wanted & set(LIBRARIES.values())) is (wheel == "mxnet-cu112")
@@ -100,7 +114,7 @@ def test_nothing_that_is_there_can_change(colab, monkeypatch):
     install.install()
     assert "numpy==2.1.3" in asked.pop("kept")
     assert asked.pop("papermill")[0] == "--constraint"
-    for library in LIBRARIES.values():
+    for library in set(LIBRARIES.values()):
         *how, target = asked.pop(library)
         assert how == ["--no-deps", "--upgrade", "--target"]
         assert Path(target).parts[-2:] == ("cuda11", library)

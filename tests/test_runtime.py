@@ -45,7 +45,7 @@ def test_a_name_that_mxnet_only_looks_up_says_that_it_is_gone():
     [
         (
             "cuda.installed_wheel = lambda: 'mxnet-cu112'; cuda.driver = lambda: None",
-            "mxnet-cu112 needs an NVIDIA driver, and this machine has none",
+            "mxnet-cu112 needs an NVIDIA driver, and none is visible here",
         ),
         (
             "import sys; sys.path.insert(0, {broken!r})",
@@ -101,6 +101,7 @@ def test_with_the_cpu_wheel_the_cpu_is_chosen(gpus, monkeypatch):
     gpus(T4)
     monkeypatch.setattr(runtime, "WHEEL", "mxnet")
     assert choose_devices() == [mx.cpu()]
+    monkeypatch.setattr(mx, "gpu", None)  # it is not tried
     with pytest.raises(
         RuntimeError, match=r"the installed MXNet is the CPU wheel.*setup DEVICE=gpu"
     ):
@@ -125,6 +126,30 @@ def test_a_gpu_that_cannot_be_used_is_left_with_a_warning_or_an_error(
         match=f"device='gpu' was asked for, and gpu:0 cannot be used: .*{reason}.*Or use device='cpu' or 'auto'",
     ):
         choose_devices("gpu")
+
+
+@pytest.mark.parametrize(
+    ("driver", "reason"),
+    [
+        (None, "there is no NVIDIA driver"),
+        (Driver((12, 4), (H100,)), "no machine code for the NVIDIA H100"),
+    ],
+)
+def test_the_gpu_wheel_is_advised_only_where_it_would_help(
+    driver, reason, gpus, monkeypatch
+):
+    monkeypatch.setattr(runtime, "WHEEL", "mxnet")
+    monkeypatch.setattr(cuda, "driver", lambda: driver)
+    with pytest.raises(RuntimeError, match=f"gpu:0 cannot be used: .*{reason}"):
+        choose_devices("gpu")
+
+
+def test_a_driver_that_does_not_work_is_told(gpus, monkeypatch):
+    gpus()
+    broken = Driver((12, 4), error="CUDA_ERROR_SYSTEM_DRIVER_MISMATCH")
+    monkeypatch.setattr(cuda, "driver", lambda: broken)
+    with pytest.warns(UserWarning, match=r"on the CPU: .*not work \(CUDA_ERROR_SYSTEM"):
+        assert choose_devices() == [mx.cpu()]
 
 
 def test_a_gpu_that_is_not_there_is_an_error(gpus):

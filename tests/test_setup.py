@@ -94,6 +94,20 @@ def test_another_device_makes_the_environment_anew(monkeypatch, tmp_path):
     assert setup.main("gpu") == "set-up: looked at gpu"
 
 
+def test_a_set_up_that_failed_is_tried_again_for_the_same_device(monkeypatch, tmp_path):
+    monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(setup, "STAMP", tmp_path / ".venv" / "installed.sha256")
+    tried = []
+    monkeypatch.setattr(setup, "problem", tried.append)
+    monkeypatch.setattr(setup, "install", lambda *_: False)
+    monkeypatch.setattr(
+        setup.subprocess, "run", lambda *_, **__: setup.VENV.mkdir(exist_ok=True)
+    )
+    assert "pip failed" in setup.main("gpu")
+    assert "pip failed" in setup.main()
+    assert tried == ["gpu", "gpu"]
+
+
 def test_an_unknown_device_is_refused():
     assert setup.main("tpu") == "set-up: DEVICE is cpu or gpu; got 'tpu'."
 

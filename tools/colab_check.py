@@ -193,7 +193,7 @@ def check_gpu(folder, python, book):
         "mxnet": "not installed",
         "mxnet-cu112": "1.9.1",
         "driver": "runs CUDA up to 12.4",
-        "gpu:0": "Tesla T4 (compute capability 7.5, 15 GiB), usable",
+        "gpu:0": "Tesla T4 (compute capability 7.5, 15 GiB), MXNet has code for it",
         "libnccl.so.2": str(shared / "nccl/lib/libnccl.so.2"),
         "libcudnn.so.8": str(own / "nvidia-cudnn-cu11/nvidia/cudnn/lib/libcudnn.so.8"),
         "libcublas.so.11": str(

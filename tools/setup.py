@@ -6,6 +6,7 @@ over the other: .venv is made anew.
 Runs on any Python since 3.8 without anything installed, so that it can say what is missing.
 """
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -120,9 +121,18 @@ def main(device=None):
         return None
     if reason := problem(device):
         return f"set-up: {reason}"
-    size = " with 2.1 GB for the GPU" if device == "gpu" else ""
-    print(f"set-up: installing into .venv{size} (one to three minutes)", flush=True)
+    size = "one to three minutes"
+    if device == "gpu":
+        size = "2.1 GB to download for the GPU"
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            print(
+                "set-up: no NVIDIA driver is visible here (no libcuda.so.1), and MXNet will not run without one."
+            )
+    print(f"set-up: installing into .venv ({size})", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+    STAMP.write_text(f"{device} ")  # should this fail, the next try knows for what
     lock = LOCKS[device].read_text()
     build = VENV / "build-tools.txt"
     build.write_text(requirements(lock, BUILD_TOOLS))
