@@ -84,7 +84,7 @@ def main():
     """Print the report. Returns 1 if MXNet cannot be imported, else 0."""
     report, problem = diagnose()
     for name, finding in report:
-        print(f"{name:<20}{finding}")
+        print(f"{name:<24}{finding}")
     if problem:
         print(f"\n{problem}")
     return int(problem is not None)

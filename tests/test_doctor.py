@@ -58,10 +58,10 @@ sys.exit(doctor.main())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    assert "driver              no NVIDIA driver" in done.stdout
-    gpu_wheel = "mxnet-cu112         1.9.1" in done.stdout
+    assert "driver                  no NVIDIA driver" in done.stdout
+    gpu_wheel = "mxnet-cu112             1.9.1" in done.stdout
     for library in LIBRARIES:
-        assert (f"\n{library:<20}" in done.stdout) is gpu_wheel
+        assert (f"\n{library:<24}" in done.stdout) is gpu_wheel
     assert done.stdout.splitlines()[-1].startswith(
         "mxnet-cu112 needs an NVIDIA driver, and none is visible here"
     )

@@ -185,9 +185,7 @@ def check_gpu(folder, python, book):
     )
     doctor = run(machine.python, "-m", "selfatt_lib.doctor", env=machine.environment)
     print(doctor)
-    report = dict(
-        re.split(r"\s{2,}|\s(?=/)", line, maxsplit=1) for line in doctor.splitlines()
-    )
+    report = dict(line.split(maxsplit=1) for line in doctor.splitlines())
     own, shared = machine.site / "cuda11", machine.site / "nvidia"
     expected = {
         "mxnet": "not installed",
