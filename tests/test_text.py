@@ -56,6 +56,35 @@ def test_clipping_early_gives_the_tokens_of_clipping_late(spacy_tokens):
         assert tokenize(review, limit, lower=False) == spacy_tokens(review)[:limit]
 
 
+def test_words_tokenized_apart_are_tokenized_as_spacy_does_together(spacy_tokens):
+    """spaCy joins special cases across white space, here and there; texts of their pieces are as hard as it gets."""
+    rng = random.Random(0)
+    cases = [case for case in spacy.blank("en").tokenizer.rules if case.strip()]
+    marks = ":;)(-=<>_/|8oOpDX3^.,'\"!?*"
+    words = ["don't", "a.m.", "U.S.", "10", "km", "can't", "and/or", "1:30", "'s", "ca"]
+
+    def pieces():
+        case = rng.choice(cases)
+        cut = rng.randint(1, len(case))
+        mark = "".join(rng.choices(marks, k=rng.randint(1, 3)))
+        return rng.choice([case, f"{case[:cut]} {case[cut:]}", mark, rng.choice(words)])
+
+    hard = ["\\> :(\\ ca", "lovin' Corp. &( :]~", "(x( =]/ 'cause", "r. .8 :)- : -}"]
+    drawn = [
+        " ".join(pieces() for _ in range(rng.randint(1, 6))) for _ in range(20_000)
+    ]
+    joined = 0
+    for review in hard + drawn:
+        expected = spacy_tokens(" ".join(review.split()))
+        assert tokenize(review, lower=False) == expected
+        limit = rng.randint(1, len(expected))
+        clipped = spacy_tokens(" ".join(review.split()[:limit]))[:limit]
+        assert tokenize(review, limit, lower=False) == clipped
+        apart = [token for word in review.split() for token in spacy_tokens(word)]
+        joined += apart != expected
+    assert joined  # it does happen
+
+
 def test_lower_casing_is_optional():
     assert tokenize("This IS it", lower=False) == ["This", "IS", "it"]
     assert tokenize("This IS it") == ["this", "is", "it"]
