@@ -76,13 +76,16 @@ def test_words_tokenized_apart_are_tokenized_as_spacy_does_together(spacy_tokens
     joined = 0
     for review in hard + drawn:
         expected = spacy_tokens(" ".join(review.split()))
-        assert tokenize(review, lower=False) == expected
+        assert text._tokenize_apart(review, None, False) == expected
         limit = rng.randint(1, len(expected))
         clipped = spacy_tokens(" ".join(review.split()[:limit]))[:limit]
+        assert text._tokenize_apart(review, limit, False) == clipped
         assert tokenize(review, limit, lower=False) == clipped
         apart = [token for word in review.split() for token in spacy_tokens(word)]
         joined += apart != expected
     assert joined  # it does happen
+    for review in load_reviews()["text"]:
+        assert text._tokenize_apart(review, 100, True) == tokenize(review, 100)
 
 
 def test_lower_casing_is_optional():

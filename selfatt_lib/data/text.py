@@ -35,35 +35,6 @@ GLOVE_ARCHIVE = {
 
 _tokenizer = spacy.blank("en").tokenizer  # rules only: no model to download
 
-# spaCy joins tokens that make up a special case, such as ":" and ")", even across white space, now and then. Where that can happen,
-# two words must not be tokenized apart: the last token of the one and the first of the other stand side by side in a special case.
-_plain = Tokenizer(
-    _tokenizer.vocab,
-    prefix_search=_tokenizer.prefix_search,
-    suffix_search=_tokenizer.suffix_search,
-    infix_finditer=_tokenizer.infix_finditer,
-    token_match=_tokenizer.token_match,
-    url_match=_tokenizer.url_match,
-)
-_cases = frozenset(_tokenizer.rules)
-_joined = {
-    (one.text, other.text)
-    for case in map(_plain, _cases)
-    for one, other in pairwise(case)
-}
-_before, _after = map(frozenset, zip(*_joined))
-
-
-@lru_cache(DISTINCT_WORDS)
-def _tokenize_word(word, lower):
-    """Return the tokens of a word, and those at its start and at its end that spaCy might join with its neighbours'."""
-    tokens = [token.text for token in _tokenizer(word)]
-    plain = tokens
-    if len(tokens) > 1 or word in _cases:
-        plain = [token.text for token in _plain(word)]
-    first, last = {tokens[0], plain[0]} & _after, {tokens[-1], plain[-1]} & _before
-    return [token.lower() for token in tokens] if lower else tokens, first, last
-
 
 def tokenize(text, max_tokens=None, lower=True):
     """Split a text into words and punctuation with spaCy's English rules.
@@ -87,20 +58,10 @@ def tokenize(text, max_tokens=None, lower=True):
     ['this', 'movie', 'is', "n't", 'bad', '!']
     """
     # A word is one token or more, so no more words are needed than tokens.
-    words = text.split(None, -1 if max_tokens is None else max_tokens)[:max_tokens]
-    tokens, end = [], frozenset()
-    for word in words:
-        word_tokens, start, next_end = _tokenize_word(word[:LONGEST_WORD], lower)
-        if end and start and not _joined.isdisjoint(product(end, start)):
-            whole = _tokenizer(" ".join(word[:LONGEST_WORD] for word in words))
-            return [
-                token.lower_ if lower else token.text for token in whole[:max_tokens]
-            ]
-        if max_tokens is not None and len(tokens) >= max_tokens:
-            break
-        tokens += word_tokens
-        end = next_end
-    return tokens[:max_tokens]
+    words = text.split(None, -1 if max_tokens is None else max_tokens)
+    start = " ".join(word[:LONGEST_WORD] for word in words[:max_tokens])
+    tokens = [token.text for token in _tokenizer(start)[:max_tokens]]
+    return [token.lower() for token in tokens] if lower else tokens
 
 
 @dataclass(frozen=True)
@@ -178,10 +139,54 @@ def tokenize_all(texts, max_tokens=100, lower=True):
 def _tokenize_chunk(texts, max_tokens, lower):
     index, ids, lengths = {}, [], []
     for text in texts:
-        tokens = tokenize(text, max_tokens, lower)
+        tokens = _tokenize_apart(text, max_tokens, lower)
         ids += [index.setdefault(token, len(index)) for token in tokens]
         lengths.append(len(tokens))
     return list(index), np.array(ids, dtype=np.int32), np.array(lengths, dtype=np.int64)
+
+
+# spaCy joins tokens that make up a special case, such as ":" and ")", even across white space, now and then. Where that can happen,
+# two words must not be tokenized apart: the last token of the one and the first of the other stand side by side in a special case.
+_plain = Tokenizer(
+    _tokenizer.vocab,
+    prefix_search=_tokenizer.prefix_search,
+    suffix_search=_tokenizer.suffix_search,
+    infix_finditer=_tokenizer.infix_finditer,
+    token_match=_tokenizer.token_match,
+    url_match=_tokenizer.url_match,
+)
+_cases = frozenset(_tokenizer.rules)
+_joined = {
+    (one.text, other.text)
+    for case in map(_plain, _cases)
+    for one, other in pairwise(case)
+}
+_before, _after = map(frozenset, zip(*_joined))
+
+
+@lru_cache(DISTINCT_WORDS)
+def _tokenize_word(word, lower):
+    """Return the tokens of a word, and those at its start and at its end that spaCy might join with its neighbours'."""
+    tokens = [token.text for token in _tokenizer(word)]
+    plain = tokens
+    if len(tokens) > 1 or word in _cases:
+        plain = [token.text for token in _plain(word)]
+    first, last = {tokens[0], plain[0]} & _after, {tokens[-1], plain[-1]} & _before
+    return [token.lower() for token in tokens] if lower else tokens, first, last
+
+
+def _tokenize_apart(text, max_tokens, lower):
+    """Return what `tokenize` returns, from words that are tokenized once however often they occur."""
+    tokens, end = [], frozenset()
+    for word in text.split(None, -1 if max_tokens is None else max_tokens)[:max_tokens]:
+        word_tokens, start, next_end = _tokenize_word(word[:LONGEST_WORD], lower)
+        if end and start and not _joined.isdisjoint(product(end, start)):
+            return tokenize(text, max_tokens, lower)
+        if max_tokens is not None and len(tokens) >= max_tokens:
+            break
+        tokens += word_tokens
+        end = next_end
+    return tokens[:max_tokens]
 
 
 def build_vocab(tokenized, max_size=10_000):
