@@ -41,9 +41,7 @@ nd, gluon = mx.nd, mx.gluon
 
 STARS = [1, 2, 3, 4, 5]
 LEARNING_RATE_DECAY = 0.9  # every second epoch, as in the tutorial
-BATCHES_PER_READING = (
-    10  # the bar's loss and accuracy are read from the devices so often
-)
+BATCHES_PER_READING = 10  # so often the bar's loss and accuracy are read
 
 
 # Configuration

@@ -24,8 +24,9 @@ nd = mx.nd
 
 
 def weights(model):
+    """The weights, as the first of its devices has them."""
     return {
-        name: parameter.data().asnumpy()
+        name: parameter.list_data()[0].asnumpy()
         for name, parameter in training._named_parameters(model)
     }
 
@@ -810,17 +811,10 @@ def test_a_device_left_without_a_review_changes_nothing(tmp_path):
 def assert_close_runs(a, b):
     columns = ["train_loss", "valid_loss", "train_accuracy", "valid_accuracy"]
     np.testing.assert_allclose(a.history[columns], b.history[columns], atol=1e-4)
-    for name, value in weights_of_first_device(a.model).items():
+    for name, value in weights(a.model).items():
         np.testing.assert_allclose(
-            value, weights_of_first_device(b.model)[name], atol=1e-4, err_msg=name
+            value, weights(b.model)[name], atol=1e-4, err_msg=name
         )
-
-
-def weights_of_first_device(model):
-    return {
-        name: parameter.list_data()[0].asnumpy()
-        for name, parameter in training._named_parameters(model)
-    }
 
 
 @pytest.mark.parametrize(("first", "then"), [(TWO[:1], TWO), (TWO, TWO[:1])])
