@@ -4,6 +4,7 @@ The letters are the paper's: H holds the LSTM's states, A the attention, M = AH 
 direction, r the number of hops. B is the batch, T the tokens of its longest review.
 """
 
+from selfatt_lib import lstm
 from selfatt_lib.runtime import mx
 
 gluon, nn, rnn = mx.gluon, mx.gluon.nn, mx.gluon.rnn
@@ -40,7 +41,22 @@ class BiLSTM(gluon.HybridBlock):
             self.forward_lstm = rnn.LSTM(hidden_size, input_size=input_size)
             self.backward_lstm = rnn.LSTM(hidden_size, input_size=input_size)
 
+    def is_on_cpu(self):
+        contexts = self.forward_lstm.l0_i2h_weight.list_ctx()
+        return all(context.device_type == "cpu" for context in contexts)
+
     def hybrid_forward(self, F, inputs, valid_length):
+        if self.is_on_cpu():
+            return lstm.bilstm(
+                F,
+                inputs,
+                valid_length,
+                [
+                    weight.var() if F is mx.sym else weight.data(inputs.context)
+                    for weight in self.collect_params().values()
+                ],
+            )
+
         def reverse(sequence):
             return F.SequenceReverse(sequence, valid_length, use_sequence_length=True)
 
@@ -83,7 +99,9 @@ class SelfAttention(gluon.HybridBlock):
             self.w_s2 = nn.Dense(hops, in_units=units, use_bias=False, flatten=False)
 
     def hybrid_forward(self, F, hidden, valid_length):
-        scores = self.w_s2(F.tanh(self.w_s1(hidden)))  # (B, T, r)
+        scores = self.w_s2(
+            F.Activation(self.w_s1(hidden), act_type="tanh")
+        )  # (B, T, r)
         scores = F.transpose(scores, axes=(0, 2, 1))  # (B, r, T)
         # softmax wants one length for each row it normalises: (B, r)
         length = F.expand_dims(F.cast(valid_length, "int32"), 1)

@@ -1,4 +1,4 @@
-"""Import MXNet 1.9.1 beside a current NumPy, choose the devices, seed every random generator.
+"""Import MXNet 1.9.1 beside a current NumPy, choose threads and devices, seed every random generator.
 
 MXNet is retired and was written for NumPy 1.19. While it is imported, it looks up names on the `numpy` module that have since
 been removed. This module puts back what is missing, nothing else. Where the GPU wheel is installed, it loads the libraries of CUDA 11
@@ -7,10 +7,13 @@ first. It is the only place that imports MXNet:
 >>> from selfatt_lib.runtime import mx, nlp
 """
 
+import ctypes
+import os
 import random
 import re
 import warnings
 
+import joblib
 import numpy as np
 
 from selfatt_lib import cuda
@@ -50,6 +53,25 @@ def _add_missing_numpy_names():
             setattr(np, name, value)
 
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in glibc's malloc.h
+
+
+def _threads():
+    """Return how many threads compute: what OMP_NUM_THREADS says, or the cores that this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else joblib.cpu_count()
+
+
+def _keep_freed_memory():
+    """Let glibc keep blocks of up to 64 MiB that are freed, as each batch asks for the same again and the system gives them slowly."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for parameter, value in ((M_MMAP_THRESHOLD, 2**26), (M_TRIM_THRESHOLD, 2**30)):
+            libc.mallopt(parameter, value)
+
+
+THREADS = _threads()
+_keep_freed_memory()
 WHEEL = cuda.installed_wheel()
 LIBRARIES = cuda.load() if WHEEL == "mxnet-cu112" else {}  # name → where it came from
 _add_missing_numpy_names()

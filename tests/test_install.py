@@ -11,7 +11,16 @@ from selfatt_lib.install import LIBRARIES
 T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 30)
 COLAB = "cython numpy pandas pyarrow scipy matplotlib seaborn joblib spacy scikit-learn pooch platformdirs"
 COLAB = [*COLAB.split(), "huggingface-hub", "tqdm", "click", "packaging", "ipykernel"]
-COLAB = [*COLAB, "pip", "setuptools", "graphviz", "selfatt", "torch"]
+COLAB = [
+    *COLAB,
+    "numba",
+    "threadpoolctl",
+    "pip",
+    "setuptools",
+    "graphviz",
+    "selfatt",
+    "torch",
+]
 
 
 def names(requirements):

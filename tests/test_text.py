@@ -5,6 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 import spacy
+from hypothesis import example, given
+from hypothesis import strategies as st
 from servers import serve, sha256
 
 from conftest import make_reviews
@@ -56,6 +58,14 @@ def test_clipping_early_gives_the_tokens_of_clipping_late(spacy_tokens):
         assert tokenize(review, limit, lower=False) == spacy_tokens(review)[:limit]
 
 
+def apart(review, limit, lower):
+    """Return the tokens of a review whose words are tokenized each on its own."""
+    known = text._WORDS[lower]
+    numbers = known.tokenize(review, limit)
+    tokens = list(known.numbers)
+    return [tokens[number] for number in numbers]
+
+
 def test_words_tokenized_apart_are_tokenized_as_spacy_does_together(spacy_tokens):
     """spaCy joins special cases across white space, here and there; texts of their pieces are as hard as it gets."""
     rng = random.Random(0)
@@ -76,16 +86,41 @@ def test_words_tokenized_apart_are_tokenized_as_spacy_does_together(spacy_tokens
     joined = 0
     for review in hard + drawn:
         expected = spacy_tokens(" ".join(review.split()))
-        assert text._tokenize_apart(review, None, False) == expected
+        assert apart(review, None, False) == expected
         limit = rng.randint(1, len(expected))
         clipped = spacy_tokens(" ".join(review.split()[:limit]))[:limit]
-        assert text._tokenize_apart(review, limit, False) == clipped
+        assert apart(review, limit, False) == clipped
         assert tokenize(review, limit, lower=False) == clipped
-        apart = [token for word in review.split() for token in spacy_tokens(word)]
-        joined += apart != expected
+        split = [token for word in review.split() for token in spacy_tokens(word)]
+        joined += split != expected
     assert joined  # it does happen
     for review in load_reviews()["text"]:
-        assert text._tokenize_apart(review, 100, True) == tokenize(review, 100)
+        assert apart(review, 100, True) == tokenize(review, 100)
+
+
+@given(st.text(), st.one_of(st.none(), st.integers(1, 20)))
+@example("ﬁlm\u2028\x1c\x85bad :\u00a0)", None)
+def test_any_text_is_tokenized_apart_as_together(review, limit):
+    assert apart(review, limit, False) == tokenize(review, limit, lower=False)
+    assert apart(review, limit, True) == tokenize(review, limit)
+
+
+def test_words_beyond_those_remembered_are_forgotten(monkeypatch):
+    monkeypatch.setattr(text, "DISTINCT_WORDS", 5)
+    monkeypatch.setattr(text, "CHUNK", 1)
+    texts = ["a b c d e f", "b a g", "g :) a b"] * 3
+    tokenized = tokenize_all(texts)
+    assert len(text._WORDS[True]) < 10
+    found = [[tokenized.words[i] for i in tokenized[n]] for n in range(len(texts))]
+    assert found == [tokenize(each) for each in texts]
+
+
+def test_texts_may_come_one_by_one():
+    texts = ["a good film", "", "a bad film"]
+    flowing, listed = tokenize_all(iter(texts)), tokenize_all(texts)
+    assert flowing.words == listed.words
+    np.testing.assert_array_equal(flowing.ids, listed.ids)
+    np.testing.assert_array_equal(flowing.offsets, listed.offsets)
 
 
 def test_lower_casing_is_optional():

@@ -334,8 +334,8 @@ def stop_after(prepared, batches):
         def __len__(self):
             return len(original)
 
-        def __iter__(self):
-            for batch in original:
+        def arrays(self):
+            for batch in original.arrays():
                 if len(seen) == batches:
                     raise Stopped
                 seen.append(1)

@@ -8,8 +8,6 @@ import numpy as np
 
 from selfatt_lib.runtime import mx, nlp
 
-_batchify = nlp.data.batchify
-
 
 class Batches:
     """Batches of reviews of similar length.
@@ -56,10 +54,7 @@ class Batches:
             "ratio": bucket_ratio,
             "shuffle": shuffle,
         }
-        pad = _batchify.Pad(
-            axis=0, pad_val=vocab[vocab.padding_token], ret_length=True, dtype="int32"
-        )
-        self.batchify = _batchify.Tuple(pad, _batchify.Stack("float32"))
+        self.padding = vocab[vocab.padding_token]
         self.num_batches = len(self.sampler())
 
     def sampler(self):
@@ -72,11 +67,27 @@ class Batches:
         return self.num_batches
 
     def __iter__(self):
-        for numbers in self.sampler():
-            (tokens, valid_length), stars = self.batchify(
-                [(self.encoded[i], self.stars[i]) for i in numbers]
+        for tokens, valid_length, stars in self.arrays():
+            yield (
+                mx.nd.array(tokens, dtype="int32"),
+                mx.nd.array(valid_length, dtype="int32"),
+                mx.nd.array(stars),
             )
-            yield tokens, valid_length, stars
+
+    def arrays(self):
+        """Yield the same batches as arrays of NumPy."""
+        ids, offsets, lengths = (
+            self.encoded.ids,
+            self.encoded.offsets,
+            self.encoded.lengths,
+        )
+        for numbers in self.sampler():
+            valid_length = lengths[numbers].astype(np.int32)
+            place = np.arange(valid_length.max())
+            is_word = place < valid_length[:, None]
+            tokens = np.full(is_word.shape, self.padding, np.int32)
+            tokens[is_word] = ids[(offsets[numbers][:, None] + place)[is_word]]
+            yield tokens, valid_length, self.stars[numbers]
 
 
 def on_devices(batches, devices, ahead=2):
@@ -99,8 +110,7 @@ def on_devices(batches, devices, ahead=2):
     """
 
     def deal_out(tokens, valid_length, stars):
-        columns = [array.asnumpy() for array in (stars, valid_length)]
-        rows = np.column_stack([*columns, tokens.asnumpy()]).astype(np.int32)
+        rows = np.column_stack([stars, valid_length, tokens]).astype(np.int32)
         parts = []
         for device, part in zip(devices, np.array_split(rows, len(devices))):
             share = len(part) / len(rows)
@@ -115,7 +125,7 @@ def on_devices(batches, devices, ahead=2):
             )
         return parts
 
-    made = (deal_out(*batch) for batch in batches)
+    made = (deal_out(*batch) for batch in batches.arrays())
     with ThreadPoolExecutor(1) as thread:
         waiting = deque(thread.submit(next, made, None) for _ in range(ahead))
         while (batch := waiting.popleft().result()) is not None:

@@ -2,9 +2,11 @@
 
 import os
 import zipfile
+from array import array
+from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise, product
+from itertools import chain, islice, pairwise, product
+from threading import Lock
 
 import joblib
 import numpy as np
@@ -104,7 +106,8 @@ def tokenize_all(texts, max_tokens=100, lower=True):
 
     Parameters
     ----------
-    texts : sequence of str
+    texts : iterable of str
+        They are taken a few at a time and not kept.
     max_tokens, lower
         As in `tokenize`.
 
@@ -113,36 +116,51 @@ def tokenize_all(texts, max_tokens=100, lower=True):
     TokenizedTexts
         Words are numbered in the order in which they first occur.
     """
-    texts = list(texts)
-    chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
-    jobs = joblib.cpu_count() if len(texts) >= TEXTS_WORTH_MORE_CORES else 1
+    size = len(texts) if hasattr(texts, "__len__") else None
+    jobs = joblib.cpu_count() if (size or 0) >= TEXTS_WORTH_MORE_CORES else 1
     tokenized = joblib.Parallel(n_jobs=jobs, return_as="generator")(
-        joblib.delayed(_tokenize_chunk)(chunk, max_tokens, lower) for chunk in chunks
+        joblib.delayed(_tokenize_chunk)(chunk, max_tokens, lower)
+        for chunk in _chunks(texts)
     )
-    index, ids, lengths = {}, [], []
+    index, ids, lengths = {}, array("i"), array("q")
     with tqdm(
-        total=len(texts), desc="tokenizing", unit=" reviews", leave=False, delay=0.5
+        total=size, desc="tokenizing", unit=" reviews", leave=False, delay=0.5
     ) as bar:
         for words, chunk_ids, chunk_lengths in tokenized:
             renumber = np.array(
                 [index.setdefault(word, len(index)) for word in words], dtype=np.int32
             )
-            ids.append(renumber[chunk_ids])
-            lengths.append(chunk_lengths)
+            ids.frombytes(renumber[chunk_ids].tobytes())
+            lengths.frombytes(chunk_lengths.tobytes())
             bar.update(len(chunk_lengths))
-    offsets = np.concatenate([[0], *lengths]).cumsum()
-    return TokenizedTexts(
-        list(index), np.concatenate(ids or [np.empty(0, np.int32)]), offsets
-    )
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return TokenizedTexts(list(index), np.frombuffer(ids, np.int32), offsets)
+
+
+def _chunks(texts):
+    texts = iter(texts)
+    while chunk := list(islice(texts, CHUNK)):
+        yield chunk
 
 
 def _tokenize_chunk(texts, max_tokens, lower):
-    index, ids, lengths = {}, [], []
-    for text in texts:
-        tokens = _tokenize_apart(text, max_tokens, lower)
-        ids += [index.setdefault(token, len(index)) for token in tokens]
-        lengths.append(len(tokens))
-    return list(index), np.array(ids, dtype=np.int32), np.array(lengths, dtype=np.int64)
+    """Return the words of some texts in the order in which they first occur, the number of each token, and the texts' lengths."""
+    known, ids, lengths = _WORDS[lower], [], []
+    with known.lock:
+        if len(known) > DISTINCT_WORDS:
+            known.forget()
+        for text in texts:
+            numbers = known.tokenize(text, max_tokens)
+            ids += numbers
+            lengths.append(len(numbers))
+        tokens = list(known.numbers)
+    numbers, first, renumbered = np.unique(
+        np.array(ids, np.int32), return_index=True, return_inverse=True
+    )
+    order = first.argsort()
+    words = [tokens[number] for number in numbers[order]]
+    return words, order.argsort()[renumbered], np.array(lengths, np.int64)
 
 
 # spaCy joins tokens that make up a special case, such as ":" and ")", even across white space, now and then. Where that can happen,
@@ -161,32 +179,68 @@ _joined = {
     for case in map(_plain, _cases)
     for one, other in pairwise(case)
 }
-_before, _after = map(frozenset, zip(*_joined))
+_BEFORE, _AFTER = (tuple(set(tokens)) for tokens in zip(*_joined))
 
 
-@lru_cache(DISTINCT_WORDS)
-def _tokenize_word(word, lower):
-    """Return the tokens of a word, and those at its start and at its end that spaCy might join with its neighbours'."""
-    tokens = [token.text for token in _tokenizer(word)]
-    plain = tokens
-    if len(tokens) > 1 or word in _cases:
-        plain = [token.text for token in _plain(word)]
-    first, last = {tokens[0], plain[0]} & _after, {tokens[-1], plain[-1]} & _before
-    return [token.lower() for token in tokens] if lower else tokens, first, last
+class _Words(dict):
+    """Words, each with the numbers of its tokens: it is tokenized once, however often it occurs.
+
+    Parameters
+    ----------
+    lower : bool
+        As in `tokenize`.
+
+    Attributes
+    ----------
+    numbers : dict
+        Token → number, in the order of the numbers.
+    """
+
+    def __init__(self, lower):
+        self.lower, self.lock = lower, Lock()
+        self.forget()
+
+    def forget(self):
+        self.clear()
+        self.numbers = {}
+        # words, with those tokens at their start, or end, that spaCy might join with a neighbour's
+        self.starts, self.ends = {}, {}
+
+    def number(self, token):
+        return self.numbers.setdefault(token, len(self.numbers))
+
+    def __missing__(self, word):
+        tokens = plain = [token.text for token in _tokenizer(word)]
+        if word.startswith(_AFTER) or word.endswith(_BEFORE):
+            if len(tokens) > 1 or word in _cases:
+                plain = [token.text for token in _plain(word)]
+            if start := {tokens[0], plain[0]}.intersection(_AFTER):
+                self.starts[word] = start
+            if end := {tokens[-1], plain[-1]}.intersection(_BEFORE):
+                self.ends[word] = end
+        self[word] = [
+            self.number(token.lower() if self.lower else token) for token in tokens
+        ]
+        return self[word]
+
+    def may_join(self, before, after):
+        pairs = product(self.ends.get(before, ()), self.starts.get(after, ()))
+        return not _joined.isdisjoint(pairs)
+
+    def tokenize(self, text, max_tokens=None):
+        """Return the numbers of the tokens that `tokenize` returns: list of int."""
+        words = text.split(None, -1 if max_tokens is None else max_tokens)
+        words = [word[:LONGEST_WORD] for word in words[:max_tokens]]
+        numbers = list(chain.from_iterable(map(self.__getitem__, words)))
+        if any(
+            after in self.starts and self.may_join(before, after)
+            for before, after in pairwise(words)
+        ):
+            numbers = map(self.number, tokenize(text, max_tokens, self.lower))
+        return list(numbers)[:max_tokens]
 
 
-def _tokenize_apart(text, max_tokens, lower):
-    """Return what `tokenize` returns, from words that are tokenized once however often they occur."""
-    tokens, end = [], frozenset()
-    for word in text.split(None, -1 if max_tokens is None else max_tokens)[:max_tokens]:
-        word_tokens, start, next_end = _tokenize_word(word[:LONGEST_WORD], lower)
-        if end and start and not _joined.isdisjoint(product(end, start)):
-            return tokenize(text, max_tokens, lower)
-        if max_tokens is not None and len(tokens) >= max_tokens:
-            break
-        tokens += word_tokens
-        end = next_end
-    return tokens[:max_tokens]
+_WORDS = {lower: _Words(lower) for lower in (True, False)}
 
 
 def build_vocab(tokenized, max_size=10_000):
@@ -204,7 +258,8 @@ def build_vocab(tokenized, max_size=10_000):
         0 is ``<unk>``, 1 is ``<pad>``; then the words, commonest first. The tutorial's ``<bos>`` and ``<eos>``, which no text uses,
         are left out.
     """
-    counter = nlp.data.count_tokens(tokenized.words[i] for i in tokenized.ids)
+    counts = np.bincount(tokenized.ids, minlength=len(tokenized.words))
+    counter = Counter(dict(zip(tokenized.words, counts.tolist())))
     return nlp.Vocab(counter, max_size=max_size, bos_token=None, eos_token=None)
 
 

@@ -1,0 +1,364 @@
+"""The bidirectional LSTM on a CPU: equations (1) to (4) of Lin et al. (2017), and their gradient.
+
+MXNet's own LSTM was written for cuDNN. On a CPU it computes one direction after the other, and on padding too. Here a batch is packed:
+its reviews are sorted, longest first, so that the words at one place of all reviews lie side by side and nothing is padding. One loop
+over the places serves both directions, and both run at the same time. It is compiled by Numba.
+
+In the shapes, B are the reviews, T the places of the padded batch, N the words in it, I the numbers that a word comes with, u the units.
+The gates are i (input), f (forget) and o (output); g is what may enter the cell. Weights have MXNet's layout: the rows of i, f, g, o
+below each other.
+"""
+
+import ctypes
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from threadpoolctl import ThreadpoolController
+
+from selfatt_lib.runtime import THREADS, mx
+
+# fewer than this in its matrix products are not worth another thread
+REVIEWS_WORTH_A_THREAD = 16
+
+# The compiler may reorder sums, but not assume that all numbers are finite.
+_compiled = njit(
+    nogil=True,
+    cache=True,
+    fastmath={"reassoc", "contract", "arcp", "nsz"},
+    error_model="numpy",
+)
+_threads = ThreadPoolExecutor(THREADS)
+_one_layer_at_a_time = threading.Lock()
+
+# A direction is a thread; BLAS, NumPy's and SciPy's, must not start others in it.
+for _library in ThreadpoolController().select(user_api="blas").lib_controllers:
+    if "mxnet" not in _library.filepath:
+        _library.set_num_threads(1)
+
+
+def bilstm(F, inputs, valid_length, weights):
+    """Run a bidirectional LSTM layer over a padded batch, on a CPU.
+
+    Parameters
+    ----------
+    F : module
+        ``mxnet.nd`` or ``mxnet.sym``.
+    inputs : NDArray or Symbol of float32, shape (T, B, I)
+    valid_length : NDArray or Symbol, shape (B,)
+        Words in each review, from 1 to T.
+    weights : list of eight
+        For the forward, then the backward direction: i2h weight (4u, I), h2h weight (4u, u), i2h bias (4u,) and h2h bias (4u,).
+
+    Returns
+    -------
+    NDArray or Symbol of float32, shape (T, B, 2u)
+        The states of both directions side by side; 0 at padding.
+
+    Raises
+    ------
+    mxnet.MXNetError
+        When the result is read: the arrays are not of float32, not on a CPU, or a length is not from 1 to T.
+    """
+    return F.Custom(inputs, valid_length, *weights, op_type="selfatt_bilstm")
+
+
+class _Direction(NamedTuple):
+    """One direction over some of a batch's reviews.
+
+    Attributes
+    ----------
+    words : ndarray of int, shape (N,)
+        The rows that are words, in arrays of T * B rows: place by place, the longest review first.
+    starts : ndarray of int, shape (T + 1,)
+        The words at place t are ``words[starts[t]:starts[t + 1]]``.
+    places : ndarray of int, shape (T,)
+        In the order in which they are read.
+    weights : tuple of ndarray
+        The direction's four.
+    column : int
+        Of the 2u columns, the first that is this direction's.
+    """
+
+    words: np.ndarray
+    starts: np.ndarray
+    places: np.ndarray
+    weights: tuple
+    column: int
+
+
+def _lambert(terms):
+    """Return p and q of tanh(x) / x = p(x²) / q(x²), highest power first: Lambert's fraction 1 / (1 + x² / (3 + x² / (5 + …)))."""
+    square = np.polynomial.Polynomial([0, 1])
+    p, q = np.polynomial.Polynomial([1]), np.polynomial.Polynomial([2 * terms - 1])
+    for odd in range(2 * terms - 3, 0, -2):
+        p, q = q, odd * q + square * p
+    return [
+        tuple(map(np.float32, polynomial.coef[::-1] / q.coef[0]))
+        for polynomial in (p, q)
+    ]
+
+
+_P, _Q = _lambert(13)  # as exact as float32 is, up to 9, where tanh is 1
+_BOUND = np.float32(9)
+
+
+@_compiled
+def _tanh(x):
+    """Return tanh(x) in float32: a quotient, of which a processor computes eight at a time, as it cannot with the C library's."""
+    x = min(x, _BOUND)
+    x = max(x, -_BOUND)
+    square = x * x
+    p = q = np.float32(0)
+    for coefficient in _P:
+        p = p * square + coefficient
+    for coefficient in _Q:
+        q = q * square + coefficient
+    return x * p / q
+
+
+@_compiled
+def _sigmoid(x):
+    half = np.float32(0.5)
+    return half + half * _tanh(half * x)
+
+
+@_compiled
+def _read(direction, inputs, outputs):
+    """Read one direction: fill in its columns of `outputs` (T * B, 2u) from `inputs` (T * B, I).
+
+    Returns what the gradient needs, a row a word: inputs (N, I), gates (N, 4u), cell, its tanh, and state (N, u).
+    """
+    words, starts, places, weights, column = direction
+    i2h_weight, h2h_weight, i2h_bias, h2h_bias = weights
+    u = h2h_weight.shape[1]
+    packed = np.empty((len(words), inputs.shape[1]), np.float32)
+    for n in range(len(words)):
+        packed[n] = inputs[words[n]]
+    gates = np.dot(packed, i2h_weight.T)
+    bias = i2h_bias + h2h_bias
+    cell = np.empty((len(words), u), np.float32)
+    tanh_cell, hidden = np.empty_like(cell), np.empty_like(cell)
+    h2h = np.ascontiguousarray(h2h_weight.T)
+    recurrent = np.empty((starts[1], 4 * u), np.float32)
+    before, reading = 0, 0
+    for place in places:
+        start, stop = starts[place], starts[place + 1]
+        # reviews that have read a word before; the others start from a state of zeros
+        under_way = min(stop - start, reading)
+        reading = stop - start
+        np.dot(hidden[before : before + under_way], h2h, recurrent[:under_way])
+        recurrent[under_way:reading] = 0
+        for b in range(reading):
+            n = start + b
+            gate, more = gates[n], recurrent[b]
+            i, f, g, o = gate[:u], gate[u : 2 * u], gate[2 * u : 3 * u], gate[3 * u :]
+            c, t, h = cell[n], tanh_cell[n], hidden[n]
+            for j in range(4 * u):
+                gate[j] += more[j] + bias[j]
+            for j in range(u):
+                i[j], f[j], o[j] = _sigmoid(i[j]), _sigmoid(f[j]), _sigmoid(o[j])
+                g[j] = _tanh(g[j])
+                c[j] = i[j] * g[j]
+            if b < under_way:
+                earlier = cell[before + b]
+                for j in range(u):
+                    c[j] += f[j] * earlier[j]
+            for j in range(u):
+                t[j] = _tanh(c[j])
+                h[j] = o[j] * t[j]
+            outputs[words[n], column : column + u] = h
+        before = start
+    return packed, gates, cell, tanh_cell, hidden
+
+
+@_compiled
+def _gradient(direction, states, d_outputs, with_inputs):
+    """Go back through one direction, from the gradient of `outputs` and what `_read` returned.
+
+    Returns the gradients of the packed inputs, (N, I) or (0, I), of the two weights, and of either bias.
+    """
+    words, starts, places, weights, column = direction
+    i2h_weight, h2h_weight, _, _ = weights
+    packed, gates, cell, tanh_cell, hidden = states
+    u = h2h_weight.shape[1]
+    d_gates = np.empty_like(gates)  # of the sums that the gates are made from
+    earlier = np.empty_like(hidden)  # the states that the words were read with
+    d_hidden = np.zeros((starts[1], u), np.float32)  # by way of words read later
+    d_cell = np.zeros((starts[1], u), np.float32)
+    after = 0
+    for step in range(len(places) - 1, -1, -1):
+        start = starts[places[step]]
+        reading = starts[places[step] + 1] - start
+        d_hidden[after:reading] = 0
+        d_cell[after:reading] = 0
+        before, under_way = 0, 0
+        if step:
+            before = starts[places[step - 1]]
+            under_way = min(reading, starts[places[step - 1] + 1] - before)
+        for b in range(reading):
+            n = start + b
+            gate, d = gates[n], d_gates[n]
+            i, f, g, o = gate[:u], gate[u : 2 * u], gate[2 * u : 3 * u], gate[3 * u :]
+            d_i, d_f, d_g, d_o = d[:u], d[u : 2 * u], d[2 * u : 3 * u], d[3 * u :]
+            t, d_h, d_c = tanh_cell[n], d_hidden[b], d_cell[b]
+            d_output = d_outputs[words[n], column : column + u]
+            for j in range(u):
+                d_h[j] += d_output[j]
+                d_c[j] += d_h[j] * o[j] * (1 - t[j] * t[j])
+                d_i[j] = d_c[j] * g[j] * i[j] * (1 - i[j])
+                d_g[j] = d_c[j] * i[j] * (1 - g[j] * g[j])
+                d_o[j] = d_h[j] * t[j] * o[j] * (1 - o[j])
+            if b < under_way:
+                c = cell[before + b]
+                for j in range(u):
+                    d_f[j] = d_c[j] * c[j] * f[j] * (1 - f[j])
+                    d_c[j] *= f[j]
+                earlier[n] = hidden[before + b]
+            else:
+                d_f[:] = 0
+                earlier[n] = 0
+        np.dot(d_gates[start : start + under_way], h2h_weight, d_hidden[:under_way])
+        after = under_way
+    d_inputs = np.dot(d_gates if with_inputs else d_gates[:0], i2h_weight)
+    d_bias = np.zeros(4 * u, np.float32)
+    for n in range(len(words)):
+        d_bias += d_gates[n]
+    return d_inputs, np.dot(d_gates.T, packed), np.dot(d_gates.T, earlier), d_bias
+
+
+@_compiled
+def _unpack(words, forward, backward, padded):
+    """Put the sum of two arrays, a row a word, where the words stand in the padded batch."""
+    for n in range(len(words)):
+        row, one, other = padded[words[n]], forward[n], backward[n]
+        for j in range(len(row)):
+            row[j] = one[j] + other[j]
+
+
+def _directions(lengths, places, weights):
+    """Return both directions, one after the other, for each share of the reviews that is worth a thread: list of `_Direction`."""
+    if lengths.min() < 1 or lengths.max() > places:
+        raise ValueError(
+            f"valid_length must be from 1 to {places}, the length of the batch; got {lengths.tolist()}"
+        )
+    batch_size = len(lengths)
+    longest_first = np.argsort(-lengths, kind="stable")
+    shares = max(1, min(THREADS // 2, batch_size // REVIEWS_WORTH_A_THREAD))
+    units = weights[1].shape[1]
+    directions = []
+    for share in range(shares):
+        reviews = longest_first[share::shares]
+        place = np.arange(lengths[reviews[0]])
+        reading = (lengths[reviews] > place[:, None]).sum(axis=1)
+        starts = np.concatenate([[0], reading.cumsum()])
+        rank = np.arange(starts[-1]) - np.repeat(starts[:-1], reading)
+        words = np.repeat(place, reading) * batch_size + reviews[rank]
+        forward, backward = tuple(weights[:4]), tuple(weights[4:])
+        directions += [
+            _Direction(words, starts, place, forward, 0),
+            _Direction(words, starts, place[::-1].copy(), backward, units),
+        ]
+    return directions
+
+
+def _in_threads(function, *arguments):
+    """Return a function's results, each computed in a thread of its own."""
+    with _one_layer_at_a_time:
+        return list(_threads.map(function, *arguments))
+
+
+def _on_same_memory(array):
+    """Return an MXNet array on a CPU as one of NumPy's, with nothing copied."""
+    if array.context.device_type != "cpu":
+        raise ValueError(
+            f"this LSTM computes on a CPU; the array is on {array.context}. Call hybridize() again after moving a model."
+        )
+    pointer = ctypes.c_void_p()
+    mx.base.check_call(
+        mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer))
+    )
+    dtype = np.dtype(array.dtype)
+    memory = (ctypes.c_byte * (array.size * dtype.itemsize)).from_address(pointer.value)
+    return np.frombuffer(memory, dtype).reshape(array.shape)
+
+
+def _put(array, value, request):
+    """Do with a result what MXNet asks for: write it, add it, or nothing."""
+    if request != "null":
+        memory = _on_same_memory(array)
+        value = value.reshape(memory.shape)
+        memory[...] = memory + value if request == "add" else value
+
+
+class _BiLSTM(mx.operator.CustomOp):
+    """The layer as an operator. MXNet makes one for each batch, and keeps it until the gradient is found."""
+
+    def forward(self, is_train, req, in_data, out_data, aux):
+        inputs, lengths, *weights = map(_on_same_memory, in_data)
+        places, batch_size, size = inputs.shape
+        directions = _directions(lengths.astype(int), places, weights)
+        rows = places * batch_size
+        outputs = np.zeros((rows, out_data[0].shape[2]), np.float32)
+        states = _in_threads(
+            lambda direction: _read(direction, inputs.reshape(rows, size), outputs),
+            directions,
+        )
+        _put(out_data[0], outputs, req[0])
+        self.kept = (directions, states) if is_train else None
+
+    def backward(self, req, out_grad, in_data, out_data, in_grad, aux):
+        directions, states = self.kept
+        d_outputs = _on_same_memory(out_grad[0])
+        rows = len(d_outputs) * d_outputs.shape[1]
+        d_outputs = d_outputs.reshape(rows, -1)
+        with_inputs = req[0] != "null"
+        gradients = _in_threads(
+            lambda direction, state: _gradient(
+                direction, state, d_outputs, with_inputs
+            ),
+            directions,
+            states,
+        )
+        if with_inputs:
+            d_inputs = np.zeros((rows, in_data[0].shape[2]), np.float32)
+            for number in range(0, len(directions), 2):
+                (forward, *_), (backward, *_) = gradients[number : number + 2]
+                _unpack(directions[number].words, forward, backward, d_inputs)
+            _put(in_grad[0], d_inputs, req[0])
+        for number, first in ((0, 2), (1, 6)):
+            shares = [weights for _, *weights in gradients[number::2]]
+            d_i2h, d_h2h, d_bias = (sum(parts) for parts in zip(*shares))
+            for place, value in enumerate((d_i2h, d_h2h, d_bias, d_bias), first):
+                _put(in_grad[place], value, req[place])
+        self.kept = None
+
+
+@mx.operator.register("selfatt_bilstm")
+class _BiLSTMProp(mx.operator.CustomOpProp):
+    """What MXNet asks about the operator before it makes one."""
+
+    def list_arguments(self):
+        weights = ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
+        return ["inputs", "valid_length"] + [
+            f"{direction}_{weight}"
+            for direction in ("forward", "backward")
+            for weight in weights
+        ]
+
+    def infer_shape(self, in_shape):
+        (places, batch_size, _), (_, units) = in_shape[0], in_shape[3]
+        return in_shape, [(places, batch_size, 2 * units)], []
+
+    def infer_type(self, in_type):
+        if any(np.dtype(given) != np.float32 for given in in_type[:1] + in_type[2:]):
+            raise TypeError("this LSTM computes in float32 only")
+        return in_type, [np.float32], []
+
+    def declare_backward_dependency(self, out_grad, in_data, out_data):
+        return [out_grad[0], *in_data]
+
+    def create_operator(self, ctx, shapes, dtypes):
+        return _BiLSTM()
