@@ -16,7 +16,8 @@ class BiLSTM(gluon.HybridBlock):
     """One bidirectional LSTM layer that never lets padding into a review.
 
     MXNet's own bidirectional LSTM ignores `valid_length` on a CPU, and its backward direction then starts in the padding. Here the
-    backward direction is a second LSTM that reads each review reversed within its own length.
+    backward direction is a second LSTM that reads each review reversed within its own length. On a CPU, `lstm.bilstm` does the same with
+    the same weights, faster.
 
     Parameters
     ----------
@@ -33,6 +34,11 @@ class BiLSTM(gluon.HybridBlock):
     -------
     NDArray, shape (T, B, 2u)
         What stands at padding is of no meaning; `SelfAttention` gives it no weight.
+
+    Raises
+    ------
+    mxnet.MXNetError
+        On a CPU, when the result is read: see `lstm.bilstm`.
     """
 
     def __init__(self, hidden_size, input_size, **kwargs):
@@ -42,20 +48,18 @@ class BiLSTM(gluon.HybridBlock):
             self.backward_lstm = rnn.LSTM(hidden_size, input_size=input_size)
 
     def is_on_cpu(self):
-        contexts = self.forward_lstm.l0_i2h_weight.list_ctx()
-        return all(context.device_type == "cpu" for context in contexts)
+        devices = self.forward_lstm.l0_i2h_weight.list_ctx()
+        return all(device.device_type == "cpu" for device in devices)
+
+    def weights(self, F, inputs):
+        weights = self.collect_params().values()
+        if F is mx.sym:
+            return [weight.var() for weight in weights]
+        return [weight.data(inputs.context) for weight in weights]
 
     def hybrid_forward(self, F, inputs, valid_length):
         if self.is_on_cpu():
-            return lstm.bilstm(
-                F,
-                inputs,
-                valid_length,
-                [
-                    weight.var() if F is mx.sym else weight.data(inputs.context)
-                    for weight in self.collect_params().values()
-                ],
-            )
+            return lstm.bilstm(F, inputs, valid_length, self.weights(F, inputs))
 
         def reverse(sequence):
             return F.SequenceReverse(sequence, valid_length, use_sequence_length=True)

@@ -148,11 +148,7 @@ class Classifier:
             raise ValueError(
                 f"text {place + 1} of {len(texts)} has no word; got {texts[place]!r}"
             )
-        tokens = [
-            [tokenized.words[i] for i in tokenized[number]]
-            for number in range(len(texts))
-        ]
-        return self._predict(texts, tokens, batch_size)
+        return self._predict(texts, tokenized, batch_size)
 
     def predict_tokens(self, tokens, batch_size=64):
         """Predict the stars of texts that are split into tokens already: to leave a word out, to put another in its place.
@@ -182,34 +178,38 @@ class Classifier:
                     f"tokens {place} of {len(tokens)} must be a list of at least one string; got {words!r}"
                 )
         clipped = [words[: self.max_tokens] for words in tokens]
+        index = {}
+        ids = [
+            index.setdefault(word, len(index)) for words in clipped for word in words
+        ]
+        offsets = np.cumsum([0, *map(len, clipped)])
+        tokenized = TokenizedTexts(list(index), np.array(ids, np.int32), offsets)
         return self._predict(
-            [" ".join(words) for words in clipped], clipped, batch_size
+            [" ".join(words) for words in clipped], tokenized, batch_size
         )
 
-    def _predict(self, texts, tokens, batch_size):
+    def _predict(self, texts, tokenized, batch_size):
         if not texts:
             return []
-        ids = np.concatenate([self.vocab[words] for words in tokens]).astype(np.int32)
-        offsets = np.cumsum([0, *map(len, tokens)])
-        encoded = TokenizedTexts(self.vocab.idx_to_token, ids, offsets)
-        batches = Batches(encoded, np.ones(len(texts)), self.vocab, batch_size)
+        known = np.array([word in self.vocab for word in tokenized.words])
+        batches = Batches(tokenized, np.ones(len(texts)), self.vocab, batch_size)
         predictions = [None] * len(texts)
-        for numbers, (ids, valid_length, _) in zip(batches.sampler(), batches):
-            logits, attention = self.model(
-                ids.as_in_context(self.device), valid_length.as_in_context(self.device)
+        for numbers in batches.sampler():
+            ids, valid_length, _ = (
+                mx.nd.array(array, self.device, array.dtype)
+                for array in batches.assemble(numbers)
             )
-            probabilities, attention = (
-                mx.nd.softmax(logits).asnumpy(),
-                attention.asnumpy(),
-            )
+            logits, attention = self.model(ids, valid_length)
+            probabilities = mx.nd.softmax(logits).asnumpy()
+            attention = attention.asnumpy()
             for row, number in enumerate(numbers):
-                words = tokens[number]
+                words = tokenized[number]
                 predictions[number] = Prediction(
                     text=texts[number],
                     stars=int(probabilities[row].argmax()) + 1,
                     probabilities=probabilities[row],
-                    tokens=words,
-                    known=np.array([word in self.vocab for word in words]),
+                    tokens=[tokenized.words[i] for i in words],
+                    known=known[words],
                     attention=attention[row, :, : len(words)],
                 )
         return predictions

@@ -30,7 +30,7 @@ from selfatt_lib.data import (
     load_reviews,
     on_devices,
     split_reviews,
-    tokenize_all,
+    tokenize_kept,
 )
 from selfatt_lib.data.text import GLOVE_SIZES
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM, check_pooling
@@ -553,7 +553,7 @@ def prepare(config, reviews=None):
         reviews = load_reviews(config.dataset, config.sample_size, config.seed)
     parts = split_reviews(reviews, config.valid_size, config.train_size, config.seed)
     tokens = [
-        tokenize_all(part["text"], config.max_tokens, config.lower) for part in parts
+        tokenize_kept(part["text"], config.max_tokens, config.lower) for part in parts
     ]
     vocab = build_vocab(tokens[0], config.vocab_size)
     vocab.set_embedding(load_glove(config.embedding, vocab.idx_to_token))
@@ -563,7 +563,7 @@ def prepare(config, reviews=None):
     }
     batches = [
         Batches(
-            part_tokens.encode(vocab),
+            part_tokens,
             part["stars"],
             vocab,
             shuffle=shuffle,
@@ -810,7 +810,7 @@ def train(run, model, objective, train_batches, valid_batches):
     done = len(history)
 
     steps, fitted = len(train_batches), []
-    longest = int(train_batches.encoded.lengths.max())
+    longest = int(train_batches.tokenized.lengths.max())
     with (
         tqdm(
             total=config.epochs * steps,

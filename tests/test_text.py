@@ -21,6 +21,7 @@ from selfatt_lib.data import (
     tokenize_all,
 )
 from selfatt_lib.runtime import seed_everything
+from selfatt_lib.tokens import _WORDS
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +61,10 @@ def test_clipping_early_gives_the_tokens_of_clipping_late(spacy_tokens):
 
 def apart(review, limit, lower):
     """Return the tokens of a review whose words are tokenized each on its own."""
-    known = text._WORDS[lower]
+    known = _WORDS[lower]
     numbers = known.tokenize(review, limit)
-    tokens = list(known.numbers)
-    return [tokens[number] for number in numbers]
+    each = list(known.numbers)
+    return [each[number] for number in numbers]
 
 
 def test_words_tokenized_apart_are_tokenized_as_spacy_does_together(spacy_tokens):
@@ -106,11 +107,11 @@ def test_any_text_is_tokenized_apart_as_together(review, limit):
 
 
 def test_words_beyond_those_remembered_are_forgotten(monkeypatch):
-    monkeypatch.setattr(text, "DISTINCT_WORDS", 5)
+    monkeypatch.setattr("selfatt_lib.tokens.DISTINCT_WORDS", 5)
     monkeypatch.setattr(text, "CHUNK", 1)
     texts = ["a b c d e f", "b a g", "g :) a b"] * 3
     tokenized = tokenize_all(texts)
-    assert len(text._WORDS[True]) < 10
+    assert len(_WORDS[True]) < 10
     found = [[tokenized.words[i] for i in tokenized[n]] for n in range(len(texts))]
     assert found == [tokenize(each) for each in texts]
 

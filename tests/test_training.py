@@ -329,7 +329,7 @@ def stop_after(prepared, batches):
     seen = []
 
     class Stopping:
-        encoded = original.encoded
+        tokenized = original.tokenized
 
         def __len__(self):
             return len(original)

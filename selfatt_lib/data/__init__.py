@@ -1,15 +1,16 @@
 """From raw reviews to batches: sources → texts and stars → tokens → ids → buckets → batches."""
 
 from selfatt_lib.data.batches import Batches, on_devices
+from selfatt_lib.data.kept import tokenize_kept
 from selfatt_lib.data.sources import cache_dir, load_reviews, split_reviews
 from selfatt_lib.data.text import (
     TokenizedTexts,
     build_vocab,
     coverage,
     load_glove,
-    tokenize,
     tokenize_all,
 )
+from selfatt_lib.tokens import tokenize
 
 __all__ = [
     "Batches",
@@ -23,4 +24,5 @@ __all__ = [
     "split_reviews",
     "tokenize",
     "tokenize_all",
+    "tokenize_kept",
 ]

@@ -3,6 +3,7 @@
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 
@@ -14,12 +15,12 @@ class Batches:
 
     Parameters
     ----------
-    encoded : TokenizedTexts
-        Numbered by `vocab`.
+    tokenized : TokenizedTexts
+        Numbered by `vocab` or otherwise.
     stars : array of int, shape (reviews,)
         From 1 to 5.
     vocab : gluonnlp.Vocab
-        Tells what number pads.
+        Gives the numbers of the words and of the padding.
     batch_size : int, default 64
     num_buckets : int, default 10
         Reviews are sorted into so many buckets by length; a batch takes from one.
@@ -39,7 +40,7 @@ class Batches:
 
     def __init__(
         self,
-        encoded,
+        tokenized,
         stars,
         vocab,
         batch_size=64,
@@ -47,24 +48,43 @@ class Batches:
         bucket_ratio=0.5,
         shuffle=False,
     ):
-        self.encoded, self.stars = encoded, np.asarray(stars, dtype=np.float32)
+        self.tokenized, self.stars = tokenized, np.asarray(stars, dtype=np.float32)
         self.bucketing = {
             "batch_size": batch_size,
             "num_buckets": num_buckets,
             "ratio": bucket_ratio,
             "shuffle": shuffle,
         }
+        self.numbers = np.array(vocab[tokenized.words], dtype=np.int32)
         self.padding = vocab[vocab.padding_token]
-        self.num_batches = len(self.sampler())
+        self.lengths = tokenized.lengths
 
     def sampler(self):
         """Return a fresh sampler: an iterable of lists of review numbers."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Some buckets are empty")
-            return nlp.data.FixedBucketSampler(self.encoded.lengths, **self.bucketing)
+            return nlp.data.FixedBucketSampler(self.lengths, **self.bucketing)
+
+    def assemble(self, reviews):
+        """Return the batch of the reviews with these numbers, as it is yielded but in arrays of NumPy."""
+        ids, offsets = self.tokenized.ids, self.tokenized.offsets[reviews]
+        valid_length = self.lengths[reviews].astype(np.int32)
+        place = np.arange(valid_length.max())
+        is_word = place < valid_length[:, None]
+        tokens = np.full(is_word.shape, self.padding, np.int32)
+        tokens[is_word] = self.numbers[ids[(offsets[:, None] + place)[is_word]]]
+        return tokens, valid_length, self.stars[reviews]
+
+    def arrays(self):
+        """Yield the batches in arrays of NumPy."""
+        return map(self.assemble, self.sampler())
+
+    @cached_property
+    def _num_batches(self):
+        return len(self.sampler())
 
     def __len__(self):
-        return self.num_batches
+        return self._num_batches
 
     def __iter__(self):
         for tokens, valid_length, stars in self.arrays():
@@ -73,21 +93,6 @@ class Batches:
                 mx.nd.array(valid_length, dtype="int32"),
                 mx.nd.array(stars),
             )
-
-    def arrays(self):
-        """Yield the same batches as arrays of NumPy."""
-        ids, offsets, lengths = (
-            self.encoded.ids,
-            self.encoded.offsets,
-            self.encoded.lengths,
-        )
-        for numbers in self.sampler():
-            valid_length = lengths[numbers].astype(np.int32)
-            place = np.arange(valid_length.max())
-            is_word = place < valid_length[:, None]
-            tokens = np.full(is_word.shape, self.padding, np.int32)
-            tokens[is_word] = ids[(offsets[numbers][:, None] + place)[is_word]]
-            yield tokens, valid_length, self.stars[numbers]
 
 
 def on_devices(batches, devices, ahead=2):

@@ -382,14 +382,12 @@ def _checked(chunks, where):
                 raise ValueError(
                     f"{where}: row {first_row + row}: {expected}; got {values.iloc[row]!r}"
                 )
-        index = pd.RangeIndex(first_row, first_row + len(chunk))
-        yield (
-            pd.DataFrame(
-                {"text": texts.to_numpy(object), "stars": stars.to_numpy(int)},
-                index=index,
-            ),
-            share,
+        # texts stay objects: a split then copies references to them
+        checked = pd.DataFrame(
+            {"text": texts.astype(object), "stars": stars.astype(int)}
         )
+        checked.index = pd.RangeIndex(first_row, first_row + len(chunk))
+        yield checked, share
         first_row += len(chunk)
 
 

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+
+from conftest import make_reviews
+from selfatt_lib.data import kept, tokenize_all, tokenize_kept
+
+TEXTS = [*make_reviews(20)["text"], "naïve ☕"]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache that keeps corpora of any size; the list tells how many were tokenized."""
+    monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
+    monkeypatch.setattr(kept, "TEXTS_WORTH_KEEPING", 1)
+    tokenized = []
+    monkeypatch.setattr(
+        kept,
+        "tokenize_all",
+        lambda texts, *settings: (
+            tokenized.append(texts) or tokenize_all(texts, *settings)
+        ),
+    )
+    tokenized_folder = tmp_path / "tokenized"
+    return tokenized_folder, tokenized
+
+
+def check(found, *settings, texts=TEXTS):
+    expected = tokenize_all(texts, *settings)
+    assert found.words == expected.words
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.offsets, expected.offsets)
+    assert (found.ids.dtype, found.offsets.dtype) == (np.int32, np.int64)
+
+
+def test_the_same_texts_are_tokenized_once(cache):
+    _, tokenized = cache
+    for _ in range(3):
+        check(tokenize_kept(TEXTS))
+    assert len(tokenized) == 1
+
+
+def test_other_texts_and_other_settings_are_others(cache):
+    folder, tokenized = cache
+    for texts, settings in (
+        (TEXTS, ()),
+        (TEXTS, (5,)),
+        (TEXTS, (5, False)),
+        (TEXTS[1:], ()),
+        ([TEXTS[0] + TEXTS[1], *TEXTS[2:]], ()),
+    ):
+        check(tokenize_kept(texts, *settings), *settings, texts=texts)
+    assert len(tokenized) == len(list(folder.iterdir())) == 5
+
+
+def test_few_texts_are_not_kept(cache, monkeypatch):
+    folder, _ = cache
+    monkeypatch.setattr(kept, "TEXTS_WORTH_KEEPING", len(TEXTS) + 1)
+    check(tokenize_kept(TEXTS))
+    assert not folder.exists()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def turn_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[300] ^= 1
+    path.write_bytes(data)
+
+
+def other_numbers(path):
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, "ids": arrays["ids"] + 1000})
+
+
+def pickled(path):
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, "ids": np.array([object()])})
+
+
+def without_offsets(path):
+    with np.load(path) as arrays:
+        np.savez(path, ids=arrays["ids"], words=arrays["words"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        turn_a_bit,
+        other_numbers,
+        pickled,
+        without_offsets,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("<html>"),
+    ],
+)
+def test_a_damaged_file_is_made_anew(damage, cache):
+    folder, tokenized = cache
+    tokenize_kept(TEXTS)
+    damage(next(folder.iterdir()))
+    check(tokenize_kept(TEXTS))
+    check(tokenize_kept(TEXTS))
+    assert len(tokenized) == 2
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written_to_costs_time_only(cache):
+    folder, _ = cache
+    folder.write_text("a file where the folder should be")
+    check(tokenize_kept(TEXTS))
+
+
+def test_those_used_longest_ago_go_first(cache, monkeypatch):
+    folder, _ = cache
+    for number in range(3):
+        tokenize_kept(TEXTS[number:])
+    size = max(path.stat().st_size for path in folder.iterdir())
+    tokenize_kept(TEXTS)  # used again
+    monkeypatch.setattr(kept, "KEPT_BYTES", 3 * size)
+    tokenize_kept(TEXTS[3:])
+    left = {path.stem for path in folder.iterdir()}
+    assert left == {kept._key(TEXTS[start:], 100, True) for start in (0, 2, 3)}
