@@ -6,7 +6,7 @@ CHAPTERS ?= book/*.ipynb
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format book notebooks lock address colab-check clean
+.PHONY: help setup train test lint format book notebooks bench lock address colab-check clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ —/' | sed -E 's/^([a-z-]+) —/  make \1 —/'
@@ -41,6 +41,9 @@ book: setup  ## render the book; warnings are errors
 
 notebooks: setup  ## run every chapter and store its outputs (CHAPTERS=book/penalty.ipynb for that one)
 	@TQDM_DISABLE=1 $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False --NotebookClient.coalesce_streams=True $(ARGS) $(CHAPTERS)
+
+bench: setup  ## measure speed side by side: benchmarks/results.json (ARGS="step epoch" for some questions, ARGS=--quick for a trial)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock: setup  ## rewrite requirements.lock and requirements-gpu.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
 	@for lock in "cpu requirements.lock" "gpu requirements-gpu.lock"; do set -- $$lock; \

@@ -1,0 +1,74 @@
+"""Reviews as long as the tutorial's, joined from the real snippets of the default data set.
+
+The tutorial prints how many of its 198 000 Yelp reviews have up to 10, 20, … tokens; more than half have 100 or more. Its reviews are no
+longer to be had, so here each is a run of snippets, one after the other from a random one on, cut where its length is reached. The
+snippets have 20 000 words or so; real reviews never stop bringing new ones, so a few words are made up of halves of two others, which
+leaves every pipeline about as many distinct words as Yelp has.
+"""
+
+import json
+
+import numpy as np
+
+from selfatt_lib.data import load_reviews, tokenize_all
+
+COUNTS = [269, 4489, 13825, 14963, 14998, 14055, 12908, 11664, 10279, 100550]
+LONGEST = 300  # the last bucket holds 100 tokens or more; here, 100 to 300
+MADE_UP = 0.005  # of all words
+CHUNK = 10_000
+
+
+def random_lengths(count, rng):
+    """Draw lengths in tokens: ndarray of int, shape (count,)."""
+    bucket = rng.choice(len(COUNTS), count, p=np.array(COUNTS) / sum(COUNTS))
+    last = bucket == len(COUNTS) - 1
+    low = np.where(last, 100, 10 * bucket + 1)
+    return rng.integers(low, np.where(last, LONGEST, low + 9), endpoint=True)
+
+
+class Reviews:
+    """Writes JSON lines with ``text`` and ``stars``, the form of the Yelp Open Dataset."""
+
+    def __init__(self, seed=0):
+        self.rng = np.random.default_rng(seed)
+        texts = load_reviews()["text"].sample(frac=1, random_state=seed)
+        words = [text.split() for text in texts]
+        self.words = [word for text in words for word in text]
+        self.first = np.cumsum([0, *map(len, words)])[:-1]  # word of each snippet
+        tokens = tokenize_all(self.words, max_tokens=None).lengths
+        self.tokens_before = np.concatenate([[0], tokens.cumsum()])
+        # so far from the end that the longest review has room
+        room = self.tokens_before[self.first] < self.tokens_before[-1] - LONGEST
+        self.first = self.first[room]
+
+    def texts(self, count):
+        """Return random reviews: list of str."""
+        starts = self.rng.choice(self.first, count)
+        wanted = self.tokens_before[starts] + random_lengths(count, self.rng)
+        stops = np.searchsorted(self.tokens_before, wanted)
+        reviews = [self.words[a:b] for a, b in zip(starts, stops)]
+        for review, made_up in zip(reviews, self.rng.binomial(stops - starts, MADE_UP)):
+            for _ in range(made_up):
+                one, other = self.rng.choice(len(self.words), 2)
+                word = self._halves(self.words[one], self.words[other])
+                review[self.rng.integers(len(review))] = word
+        return [" ".join(review) for review in reviews]
+
+    @staticmethod
+    def _halves(one, other):
+        return one[: (len(one) + 1) // 2] + other[len(other) // 2 :]
+
+    def write(self, path, count):
+        """Write so many reviews, the stars drawn at random."""
+        with open(path, "w", encoding="utf-8") as file:
+            for start in range(0, count, CHUNK):
+                texts = self.texts(min(CHUNK, count - start))
+                for text, stars in zip(texts, self.rng.integers(1, 6, len(texts))):
+                    line = {"text": text, "stars": int(stars)}
+                    file.write(json.dumps(line) + "\n")
+
+
+def read(path, count=None):
+    """Read the first so many reviews of a file back: list of dict."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line, _ in zip(file, range(count or 10**9))]
