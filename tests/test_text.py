@@ -1,6 +1,7 @@
 import io
 import random
 import zipfile
+from itertools import product
 
 import numpy as np
 import pytest
@@ -104,6 +105,29 @@ def test_words_tokenized_apart_are_tokenized_as_spacy_does_together(spacy_tokens
 def test_any_text_is_tokenized_apart_as_together(review, limit):
     assert apart(review, limit, False) == tokenize(review, limit, lower=False)
     assert apart(review, limit, True) == tokenize(review, limit)
+
+
+def test_no_rule_of_spacys_splits_plain_letters():
+    """So a word of nothing else that is no special case is one token."""
+    rules = spacy.blank("en").tokenizer
+    searches = rules.prefix_search, rules.suffix_search, rules.url_match
+    for length in (1, 2, 3):
+        for letters in product("ABKMSTUabckmstxyz", repeat=length):
+            word = "".join(letters)
+            assert not any(search(word) for search in searches)
+            assert not list(rules.infix_finditer(word))
+    for word in set(" ".join(load_reviews()["text"]).split()):
+        if word.isascii() and word.isalpha() and word not in rules.rules:
+            assert [token.text for token in rules(word)] == [word]
+
+
+RULES = spacy.blank("en").tokenizer.rules
+
+
+@given(word=st.from_regex("[A-Za-z]+", fullmatch=True))
+def test_plain_letters_are_one_token(word, spacy_tokens):
+    if word not in RULES:
+        assert spacy_tokens(word) == [word]
 
 
 def test_words_beyond_those_remembered_are_forgotten(monkeypatch):
