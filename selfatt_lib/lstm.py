@@ -10,6 +10,7 @@ below each other.
 """
 
 import ctypes
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -20,8 +21,9 @@ from threadpoolctl import ThreadpoolController
 
 from selfatt_lib.runtime import THREADS, mx
 
-# fewer than this in its matrix products are not worth another thread
+# with fewer reviews in its matrix products, or smaller products, another thread costs more than it brings
 REVIEWS_WORTH_A_THREAD = 16
+PRODUCT_WORTH_A_THREAD = 2_000_000  # multiplications of words and weights
 
 # The compiler may reorder sums, but not assume that all numbers are finite.
 _compiled = njit(
@@ -264,56 +266,57 @@ def _directions(lengths, places, weights):
     return directions
 
 
-def _in_threads(function, *arguments):
-    """Return a function's results, each computed in a thread of its own."""
+def _in_threads(function, directions, *others):
+    """Return a function's results, each computed in a thread of its own, unless there is too little to do."""
+    words, i2h_weight = directions[0].words, directions[0].weights[0]
+    few = len(words) * i2h_weight.size < PRODUCT_WORTH_A_THREAD
     with _one_layer_at_a_time:
-        return list(_threads.map(function, *arguments))
+        return list((map if few else _threads.map)(function, directions, *others))
 
 
-def _on_same_memory(array):
+def _on_same_memory(array, shape, dtype=np.float32):
     """Return an MXNet array on a CPU as one of NumPy's, with nothing copied."""
-    if array.context.device_type != "cpu":
-        raise ValueError(
-            f"this LSTM computes on a CPU; the array is on {array.context}. Call hybridize() again after moving a model."
-        )
     pointer = ctypes.c_void_p()
     mx.base.check_call(
         mx.base._LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer))
     )
-    dtype = np.dtype(array.dtype)
-    memory = (ctypes.c_byte * (array.size * dtype.itemsize)).from_address(pointer.value)
-    return np.frombuffer(memory, dtype).reshape(array.shape)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = (ctypes.c_byte * size).from_address(pointer.value)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def _put(array, value, request):
     """Do with a result what MXNet asks for: write it, add it, or nothing."""
     if request != "null":
-        memory = _on_same_memory(array)
-        value = value.reshape(memory.shape)
+        memory = _on_same_memory(array, value.shape)
         memory[...] = memory + value if request == "add" else value
 
 
 class _BiLSTM(mx.operator.CustomOp):
     """The layer as an operator. MXNet makes one for each batch, and keeps it until the gradient is found."""
 
+    def __init__(self, shapes):
+        super().__init__()
+        self.shapes = shapes
+        places, batch_size, self.size = shapes[0]
+        self.places, self.rows = places, places * batch_size
+        self.width = 2 * shapes[3][1]
+
     def forward(self, is_train, req, in_data, out_data, aux):
-        inputs, lengths, *weights = map(_on_same_memory, in_data)
-        places, batch_size, size = inputs.shape
-        directions = _directions(lengths.astype(int), places, weights)
-        rows = places * batch_size
-        outputs = np.zeros((rows, out_data[0].shape[2]), np.float32)
+        dtypes = [np.float32, in_data[1].dtype] + 8 * [np.float32]
+        inputs, lengths, *weights = map(_on_same_memory, in_data, self.shapes, dtypes)
+        inputs = inputs.reshape(self.rows, self.size)
+        outputs = np.zeros((self.rows, self.width), np.float32)
+        directions = _directions(lengths.astype(int), self.places, weights)
         states = _in_threads(
-            lambda direction: _read(direction, inputs.reshape(rows, size), outputs),
-            directions,
+            lambda direction: _read(direction, inputs, outputs), directions
         )
         _put(out_data[0], outputs, req[0])
         self.kept = (directions, states) if is_train else None
 
     def backward(self, req, out_grad, in_data, out_data, in_grad, aux):
         directions, states = self.kept
-        d_outputs = _on_same_memory(out_grad[0])
-        rows = len(d_outputs) * d_outputs.shape[1]
-        d_outputs = d_outputs.reshape(rows, -1)
+        d_outputs = _on_same_memory(out_grad[0], (self.rows, self.width))
         with_inputs = req[0] != "null"
         gradients = _in_threads(
             lambda direction, state: _gradient(
@@ -323,7 +326,7 @@ class _BiLSTM(mx.operator.CustomOp):
             states,
         )
         if with_inputs:
-            d_inputs = np.zeros((rows, in_data[0].shape[2]), np.float32)
+            d_inputs = np.zeros((self.rows, self.size), np.float32)
             for number in range(0, len(directions), 2):
                 (forward, *_), (backward, *_) = gradients[number : number + 2]
                 _unpack(directions[number].words, forward, backward, d_inputs)
@@ -361,4 +364,8 @@ class _BiLSTMProp(mx.operator.CustomOpProp):
         return [out_grad[0], *in_data]
 
     def create_operator(self, ctx, shapes, dtypes):
-        return _BiLSTM()
+        if not str(ctx).startswith("cpu"):
+            raise ValueError(
+                f"this LSTM computes on a CPU, not on {ctx}. Call hybridize() again after moving a model."
+            )
+        return _BiLSTM(shapes)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 
 from selfatt_lib.data import Batches, TokenizedTexts, tokenize_all
 from selfatt_lib.data.sources import is_unicode
@@ -194,13 +195,13 @@ class Classifier:
         known = np.array([word in self.vocab for word in tokenized.words])
         batches = Batches(tokenized, np.ones(len(texts)), self.vocab, batch_size)
         predictions = [None] * len(texts)
-        for numbers in batches.sampler():
-            ids, valid_length, _ = (
-                mx.nd.array(array, self.device, array.dtype)
-                for array in batches.assemble(numbers)
+        for numbers in batches.sampler() if len(texts) > 1 else [[0]]:
+            ids, valid_length = (
+                mx.nd.from_numpy(array).as_in_context(self.device)
+                for array in batches.assemble(numbers)[:2]
             )
             logits, attention = self.model(ids, valid_length)
-            probabilities = mx.nd.softmax(logits).asnumpy()
+            probabilities = softmax(logits.asnumpy(), axis=1)
             attention = attention.asnumpy()
             for row, number in enumerate(numbers):
                 words = tokenized[number]
