@@ -95,7 +95,7 @@ def describe_machine():
         "cpu": cpu,
         "cores": joblib.cpu_count(),
         "memory_gib": round(memory / 2**30, 1),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {
             name: _version(name)
