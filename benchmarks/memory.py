@@ -41,12 +41,6 @@ def measure(quick=False, sizes=None):
         rows += [
             row("memory", f"{name}, file to batches", "s", runs[size].median),
             row("memory", f"{name}, peak memory", "MB", result["peak"] / 1e6),
-            row(
-                "memory",
-                f"{name}, a helper's peak",
-                "MB",
-                result["largest_helper"] / 1e6,
-            ),
         ]
     rows.append(row("memory", "corpus", "bytes a token", result["bytes_a_token"]))
     return rows

@@ -5,8 +5,6 @@ import tempfile
 import time
 from dataclasses import replace
 
-from joblib.externals.loky import get_reusable_executor
-
 from benchmarks import reviews
 from benchmarks.settings import Setting, quick
 from selfatt_lib.data import (
@@ -46,9 +44,8 @@ class Pipeline:
         """Return how many reviews and how many tokens came out."""
         tokenized = tokenize_all(self.texts)
         vocab = build_vocab(tokenized)
-        encoded = tokenized.encode(vocab)
         seen = [0, 0]
-        for _, lengths, stars in Batches(encoded, self.stars, vocab, shuffle=True):
+        for _, lengths, stars in Batches(tokenized, self.stars, vocab, shuffle=True):
             seen = [seen[0] + len(stars), seen[1] + int(lengths.asnumpy().sum())]
         return seen
 
@@ -191,21 +188,13 @@ class FromFile:
         self.config = TrainingConfig(dataset=path, valid_size=1000, device="cpu")
 
     def run(self):
-        """Return the bytes a token of the corpus, the peak memory of this process, and that of the largest that it started."""
+        """Return the bytes a token of the corpus, and the peak memory of this process."""
         corpus = prepare(self.config)
         for _ in corpus.train_batches:
             pass
         nd.waitall()
-        get_reusable_executor().shutdown(wait=True)  # so that its memory is counted
-        peak, largest = (
-            resource.getrusage(who).ru_maxrss * 1024
-            for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        )
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         parts = corpus.train_tokens, corpus.valid_tokens
         arrays = sum(part.ids.nbytes + part.offsets.nbytes for part in parts)
         tokens = sum(len(part.ids) for part in parts)
-        return {
-            "bytes_a_token": arrays / tokens,
-            "peak": peak,
-            "largest_helper": largest,
-        }
+        return {"bytes_a_token": arrays / tokens, "peak": peak}

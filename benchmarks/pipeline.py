@@ -1,6 +1,6 @@
 """From raw texts to batches: reviews a second, and whether the time grows in proportion to the reviews.
 
-Ours is `tokenize_all`, `build_vocab`, `TokenizedTexts.encode` and `Batches`, iterated once. The peer is the tutorial's way: spaCy over whole
+Ours is `tokenize_all`, `build_vocab` and `Batches`, iterated once. The peer is the tutorial's way: spaCy over whole
 texts in a process a core, lists of lists, a `DataLoader`. Each run is a new process with empty caches; reading the texts and importing the
 libraries are not counted. Both must come out with the same reviews and the same number of tokens. The exponent of the growth may lie below 1:
 ours reads each distinct word once, and of many texts all cores read.

@@ -103,9 +103,8 @@ class SelfAttention(gluon.HybridBlock):
             self.w_s2 = nn.Dense(hops, in_units=units, use_bias=False, flatten=False)
 
     def hybrid_forward(self, F, hidden, valid_length):
-        scores = self.w_s2(
-            F.Activation(self.w_s1(hidden), act_type="tanh")
-        )  # (B, T, r)
+        units = F.Activation(self.w_s1(hidden), act_type="tanh")  # (B, T, d_a)
+        scores = self.w_s2(units)  # (B, T, r)
         scores = F.transpose(scores, axes=(0, 2, 1))  # (B, r, T)
         # softmax wants one length for each row it normalises: (B, r)
         length = F.expand_dims(F.cast(valid_length, "int32"), 1)

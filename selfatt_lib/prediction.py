@@ -195,6 +195,7 @@ class Classifier:
         known = np.array([word in self.vocab for word in tokenized.words])
         batches = Batches(tokenized, np.ones(len(texts)), self.vocab, batch_size)
         predictions = [None] * len(texts)
+        # one review needs no buckets, and they would cost it time
         for numbers in batches.sampler() if len(texts) > 1 else [[0]]:
             ids, valid_length = (
                 mx.nd.from_numpy(array).as_in_context(self.device)

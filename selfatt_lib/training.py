@@ -810,7 +810,7 @@ def train(run, model, objective, train_batches, valid_batches):
     done = len(history)
 
     steps, fitted = len(train_batches), []
-    longest = int(train_batches.tokenized.lengths.max())
+    longest = int(train_batches.lengths.max())
     with (
         tqdm(
             total=config.epochs * steps,

@@ -329,7 +329,7 @@ def stop_after(prepared, batches):
     seen = []
 
     class Stopping:
-        tokenized = original.tokenized
+        lengths = original.lengths
 
         def __len__(self):
             return len(original)

@@ -119,7 +119,7 @@ def on_devices(batches, devices, ahead=2):
         parts = []
         for device, part in zip(devices, np.array_split(rows, len(devices))):
             share = len(part) / len(rows)
-            on_device = mx.nd.from_numpy(part if share else rows[:1].copy())
+            on_device = mx.nd.from_numpy(part if share else rows[:1])
             on_device = on_device.as_in_context(device)
             parts.append(
                 (

@@ -83,7 +83,7 @@ def tokenize_all(texts, max_tokens=100, lower=True):
     size = len(texts) if hasattr(texts, "__len__") else None
     chunks = ((chunk, max_tokens, lower) for chunk in _chunks(texts))
     if size and size >= TEXTS_WORTH_MORE_CORES:
-        tokenized = joblib.Parallel(n_jobs=-1, return_as="generator")(
+        tokenized = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator")(
             joblib.delayed(tokenize_chunk)(*chunk) for chunk in chunks
         )
     else:
