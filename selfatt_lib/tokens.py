@@ -1,10 +1,13 @@
 """Texts into tokens, with spaCy's English rules. Imports no MXNet, so that other processes can begin to tokenize at once."""
 
 from functools import lru_cache
-from itertools import chain, pairwise, product
+from itertools import pairwise, product
 from threading import Lock
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import spacy
 from spacy.tokenizer import Tokenizer
 from spacy.vocab import Vocab
@@ -87,6 +90,17 @@ def _may_join(before, after):
     return not _joined.isdisjoint(product(_edges(before)[1], _edges(after)[0]))
 
 
+def _plain_tokens(word):
+    """Return the tokens of a word of plain letters, with one mark or none behind them: list of str. Of any other word, None."""
+    letters = word[:-1]
+    is_split = word.endswith((",", "!", "?", ";", ":")) or (
+        word.endswith(".") and letters[-1:].islower()
+    )
+    tokens = [letters, word[-1]] if is_split else [word]
+    is_plain = tokens[0].isascii() and tokens[0].isalpha()
+    return tokens if is_plain and _cases.isdisjoint((word, letters)) else None
+
+
 class _Words(dict):
     """Words, each with the numbers of its tokens: it is tokenized once, however often it occurs.
 
@@ -109,72 +123,107 @@ class _Words(dict):
         self.clear()
         self.numbers = {}
         self.starts, self.ends = set(), set()  # words that _may_join has to look at
-        self.met_long_word = False
 
-    def number(self, token):
-        return self.numbers.setdefault(token, len(self.numbers))
+    def number(self, tokens):
+        if self.lower:
+            tokens = map(str.lower, tokens)
+        return [self.numbers.setdefault(token, len(self.numbers)) for token in tokens]
 
     def __missing__(self, word):
         if len(word) > LONGEST_WORD:  # not worth remembering
-            self.met_long_word = True
-            return ()
-        is_case = word in _cases
-        if word.isascii() and word.isalpha() and not is_case:
-            tokens = [word]  # no rule splits plain letters
+            return []
+        tokens = _plain_tokens(word)
+        if tokens:
+            starts, ends = tokens[0] in _after, tokens[-1] in _before
         else:
             tokens = [token.text for token in _tokenizer(word)]
-        if len(tokens) == 1 and not is_case:
-            starts, ends = word in _after, word in _before
-        else:
             starts = word.startswith(_STARTS) and not _after.isdisjoint(_edges(word)[0])
             ends = word.endswith(_ENDS)
         if starts:
             self.starts.add(word)
         if ends:
             self.ends.add(word)
-        if self.lower:
-            tokens = map(str.lower, tokens)
-        self[word] = tuple(map(self.number, tokens))
+        self[word] = self.number(tokens)
         return self[word]
 
-    def may_join(self, words):
-        """Tell whether spaCy might join the tokens of two words that stand side by side."""
-        return not self.starts.isdisjoint(words) and any(
-            after in self.starts and before in self.ends and _may_join(before, after)
-            for before, after in pairwise(words)
-        )
+    def apart(self, words, distinct):
+        """Tell which words must not be tokenized without their text: the too long, and those that spaCy might join with the next.
 
-    def tokenize(self, text, max_tokens=None):
-        """Return the numbers of the tokens that `tokenize` returns: list of int."""
-        words = text.split(None, -1 if max_tokens is None else max_tokens)[:max_tokens]
-        self.met_long_word = False
-        numbers = list(chain.from_iterable(map(self.__getitem__, words)))
-        if self.met_long_word or self.may_join(words):
-            tokens = tokenize(text, max_tokens, self.lower)
-            numbers = [self.number(token) for token in tokens]
-        return numbers[:max_tokens]
+        Parameters
+        ----------
+        words : ndarray of int, shape (N,)
+            The words of some texts, one after the other.
+        distinct : list of str
+            Those numbers' words.
+
+        Returns
+        -------
+        list of int
+            Their places in `words`.
+        """
+        starts, ends, is_long = (
+            np.fromiter(flags, bool, len(distinct))
+            for flags in (
+                map(self.starts.__contains__, distinct),
+                map(self.ends.__contains__, distinct),
+                (len(word) > LONGEST_WORD for word in distinct),
+            )
+        )
+        may_join = [
+            place
+            for place in np.flatnonzero(ends[words[:-1]] & starts[words[1:]])
+            if _may_join(distinct[words[place]], distinct[words[place + 1]])
+        ]
+        return may_join + np.flatnonzero(is_long[words]).tolist()
 
 
 _WORDS = {lower: _Words(lower) for lower in (True, False)}
 
 
+def _clip(lists, size):
+    return lists if size is None else pc.list_slice(lists, 0, size)
+
+
 def tokenize_chunk(texts, max_tokens, lower):
-    """Return the words of some texts in the order in which they first occur, the number of each token, and the texts' lengths."""
-    known, ids, lengths = _WORDS[lower], [], []
+    """Tokenize some texts.
+
+    The words are split and numbered, and their tokens put in their places, by Arrow, which lets other threads run meanwhile.
+
+    Returns
+    -------
+    tokens : list of str
+        In the order in which they first occur.
+    ids : ndarray of int32
+        The number of each token, one text after the other.
+    lengths : ndarray of int64, shape (texts,)
+    """
+    split = pc.utf8_split_whitespace(
+        pc.utf8_trim_whitespace(pa.array(texts, pa.large_string())),
+        max_splits=max_tokens,
+    )
+    split = _clip(split, max_tokens)
+    spans = split.offsets.to_numpy()  # text i has the words from spans[i] on
+    numbered = split.flatten().dictionary_encode()
+    words = numbered.indices.to_numpy().copy()
+    distinct = numbered.dictionary.to_pylist()
+    known = _WORDS[lower]
     with known.lock:
         if len(known) > DISTINCT_WORDS:
             known.forget()
-        for text in texts:
-            numbers = known.tokenize(text, max_tokens)
-            ids += numbers
-            lengths.append(len(numbers))
-        tokens = list(known.numbers)
-    ids = np.array(ids, np.int32)
-    first = np.full(len(tokens), len(ids))
-    first[ids[::-1]] = np.arange(len(ids))[::-1]  # of equal ones, the last counts
-    found = np.flatnonzero(first < len(ids))
-    found = found[first[found].argsort()]
-    renumber = np.empty(len(tokens), np.int32)
-    renumber[found] = np.arange(len(found))
-    words = [tokens[number] for number in found]
-    return words, renumber[ids], np.array(lengths, np.int64)
+        tokens = [known[word] for word in distinct]
+        tokens.append([])
+        apart = np.searchsorted(spans, known.apart(words, distinct), "right") - 1
+        for number in set(apart.tolist()):
+            # such a text is one word of many tokens, and others of none
+            first, last = spans[number], spans[number + 1]
+            words[first:last] = len(distinct)
+            words[first] = len(tokens)
+            whole = tokenize(texts[number], max_tokens, lower)
+            tokens.append(known.number(whole))
+        all_tokens = list(known.numbers)
+    of_words = pa.array(tokens, pa.list_(pa.int32())).take(pa.array(words))
+    starts = of_words.offsets.to_numpy()[spans]
+    of_texts = _clip(pa.ListArray.from_arrays(starts, of_words.values), max_tokens)
+    ids, found = pd.factorize(of_texts.flatten().to_numpy())
+    lengths = np.diff(of_texts.offsets).astype(np.int64)
+    return [all_tokens[number] for number in found], ids, lengths

@@ -22,7 +22,7 @@ from selfatt_lib.data import (
     tokenize_all,
 )
 from selfatt_lib.runtime import seed_everything
-from selfatt_lib.tokens import _WORDS
+from selfatt_lib.tokens import _WORDS, _plain_tokens, tokenize_chunk
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +60,15 @@ def test_clipping_early_gives_the_tokens_of_clipping_late(spacy_tokens):
         assert tokenize(review, limit, lower=False) == spacy_tokens(review)[:limit]
 
 
-def apart(review, limit, lower):
-    """Return the tokens of a review whose words are tokenized each on its own."""
-    known = _WORDS[lower]
-    numbers = known.tokenize(review, limit)
-    each = list(known.numbers)
-    return [each[number] for number in numbers]
+def apart(reviews, limit, lower):
+    """Return the tokens of reviews whose words are tokenized each on its own."""
+    words, ids, lengths = tokenize_chunk(reviews, limit, lower)
+    assert list(dict.fromkeys(ids)) == list(range(len(words)))  # as they first occur
+    stops = lengths.cumsum()
+    return [
+        [words[i] for i in ids[stop - length : stop]]
+        for stop, length in zip(stops, lengths)
+    ]
 
 
 def test_words_tokenized_apart_are_tokenized_as_spacy_does_together(spacy_tokens):
@@ -85,30 +88,36 @@ def test_words_tokenized_apart_are_tokenized_as_spacy_does_together(spacy_tokens
     drawn = [
         " ".join(pieces() for _ in range(rng.randint(1, 6))) for _ in range(20_000)
     ]
-    joined = 0
-    for review in hard + drawn:
-        expected = spacy_tokens(" ".join(review.split()))
-        assert apart(review, None, False) == expected
-        limit = rng.randint(1, len(expected))
-        clipped = spacy_tokens(" ".join(review.split()[:limit]))[:limit]
-        assert apart(review, limit, False) == clipped
-        assert tokenize(review, limit, lower=False) == clipped
-        split = [token for word in review.split() for token in spacy_tokens(word)]
-        joined += split != expected
-    assert joined  # it does happen
-    for review in load_reviews()["text"]:
-        assert apart(review, 100, True) == tokenize(review, 100)
+    reviews = hard + drawn
+    expected = [spacy_tokens(" ".join(review.split())) for review in reviews]
+    assert apart(reviews, None, False) == expected
+    for limit in (1, 2, 3, 5, 8):
+        clipped = [
+            spacy_tokens(" ".join(review.split()[:limit]))[:limit] for review in reviews
+        ]
+        assert apart(reviews, limit, False) == clipped
+        assert [tokenize(review, limit, lower=False) for review in reviews] == clipped
+    one_by_one = [
+        [token for word in review.split() for token in spacy_tokens(word)]
+        for review in reviews
+    ]
+    assert one_by_one != expected  # it does happen
+    reviews = load_reviews()["text"].tolist()
+    together = [tokenize(review, 100) for review in reviews]
+    assert apart(reviews, 100, True) == together
 
 
-@given(st.text(), st.one_of(st.none(), st.integers(1, 20)))
-@example("ﬁlm\u2028\x1c\x85bad :\u00a0)", None)
-def test_any_text_is_tokenized_apart_as_together(review, limit):
-    assert apart(review, limit, False) == tokenize(review, limit, lower=False)
-    assert apart(review, limit, True) == tokenize(review, limit)
+@given(st.lists(st.text(), min_size=1), st.one_of(st.none(), st.integers(1, 20)))
+@example(["ﬁlm\u2028\x1c\x85bad :\u00a0)", "", " ", ") a", "b :", ")"], None)
+@example([":", ")", "x" * 301, "", ": )"], 3)
+def test_any_text_is_tokenized_apart_as_together(reviews, limit):
+    for lower in (False, True):
+        together = [tokenize(review, limit, lower) for review in reviews]
+        assert apart(reviews, limit, lower) == together
 
 
 def test_no_rule_of_spacys_splits_plain_letters():
-    """So a word of nothing else that is no special case is one token."""
+    """So a word of nothing else that is no special case is one token, and a mark behind it is another."""
     rules = spacy.blank("en").tokenizer
     searches = rules.prefix_search, rules.suffix_search, rules.url_match
     for length in (1, 2, 3):
@@ -117,17 +126,21 @@ def test_no_rule_of_spacys_splits_plain_letters():
             assert not any(search(word) for search in searches)
             assert not list(rules.infix_finditer(word))
     for word in set(" ".join(load_reviews()["text"]).split()):
-        if word.isascii() and word.isalpha() and word not in rules.rules:
-            assert [token.text for token in rules(word)] == [word]
+        if tokens := _plain_tokens(word):
+            assert [token.text for token in rules(word)] == tokens
 
 
-RULES = spacy.blank("en").tokenizer.rules
-
-
-@given(word=st.from_regex("[A-Za-z]+", fullmatch=True))
+@given(word=st.from_regex("[A-Za-z]+[.,!?;:]?", fullmatch=True))
+@example(word="U.")
+@example(word="US.")
+@example(word="Mr.")
+@example(word="cannot,")
+@example(word="cannot.")
 def test_plain_letters_are_one_token(word, spacy_tokens):
-    if word not in RULES:
-        assert spacy_tokens(word) == [word]
+    tokens = _plain_tokens(word)
+    assert tokens in (None, spacy_tokens(word))
+    if word.isalpha():
+        assert (tokens is None) == (word in spacy.blank("en").tokenizer.rules)
 
 
 def test_words_beyond_those_remembered_are_forgotten(monkeypatch):
@@ -177,12 +190,11 @@ def test_texts_lie_flat_and_come_back_one_by_one():
     ] == [tokenize(text) for text in texts]
 
 
-def test_many_cores_give_the_same_as_one(monkeypatch):
+def test_many_threads_give_the_same_as_one(monkeypatch):
     texts = make_reviews(700)["text"]
-    monkeypatch.setattr(text, "CHUNK", 100)
     alone = tokenize_all(texts)
-    monkeypatch.setattr(text, "TEXTS_WORTH_MORE_CORES", 1)
-    monkeypatch.setattr(text.joblib, "cpu_count", lambda: 2)
+    monkeypatch.setattr(text, "CHUNK", 7)
+    monkeypatch.setattr(text, "THREADS", 4)
     together = tokenize_all(texts)
     assert together.words == alone.words
     np.testing.assert_array_equal(together.ids, alone.ids)

@@ -87,12 +87,8 @@ class Batches:
         return self._num_batches
 
     def __iter__(self):
-        for tokens, valid_length, stars in self.arrays():
-            yield (
-                mx.nd.array(tokens, dtype="int32"),
-                mx.nd.array(valid_length, dtype="int32"),
-                mx.nd.array(stars),
-            )
+        for arrays in self.arrays():
+            yield tuple(map(mx.nd.from_numpy, arrays))
 
 
 def on_devices(batches, devices, ahead=2):

@@ -13,10 +13,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from selfatt_lib.data.sources import cache_dir
-from selfatt_lib.runtime import mx, nlp
+from selfatt_lib.runtime import THREADS, mx, nlp
 from selfatt_lib.tokens import tokenize_chunk
 
-CHUNK = 2000  # texts tokenized at a time
+CHUNK = 5000
 # fewer texts are tokenized before other processes have started
 TEXTS_WORTH_MORE_CORES = 200_000
 
@@ -66,7 +66,7 @@ class TokenizedTexts:
 
 
 def tokenize_all(texts, max_tokens=100, lower=True):
-    """Tokenize many texts, on all cores where that is faster.
+    """Tokenize many texts, a few thousand at a time.
 
     Parameters
     ----------
@@ -82,10 +82,9 @@ def tokenize_all(texts, max_tokens=100, lower=True):
     """
     size = len(texts) if hasattr(texts, "__len__") else None
     chunks = ((chunk, max_tokens, lower) for chunk in _chunks(texts))
-    if size and size >= TEXTS_WORTH_MORE_CORES:
-        tokenized = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator")(
-            joblib.delayed(tokenize_chunk)(*chunk) for chunk in chunks
-        )
+    if size is None or size > CHUNK:
+        in_threads = joblib.Parallel(THREADS, "threading", return_as="generator")
+        tokenized = in_threads(joblib.delayed(tokenize_chunk)(*c) for c in chunks)
     else:
         tokenized = starmap(tokenize_chunk, chunks)
     index, ids, lengths = {}, array("i"), array("q")
