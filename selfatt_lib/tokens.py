@@ -127,11 +127,14 @@ class _Words(dict):
     def number(self, tokens):
         if self.lower:
             tokens = map(str.lower, tokens)
-        return [self.numbers.setdefault(token, len(self.numbers)) for token in tokens]
+        # tuples of numbers cost Python's search for garbage no time, lists would
+        return tuple(
+            [self.numbers.setdefault(token, len(self.numbers)) for token in tokens]
+        )
 
     def __missing__(self, word):
         if len(word) > LONGEST_WORD:  # not worth remembering
-            return []
+            return ()
         tokens = _plain_tokens(word)
         if tokens:
             starts, ends = tokens[0] in _after, tokens[-1] in _before
@@ -211,7 +214,7 @@ def tokenize_chunk(texts, max_tokens, lower):
         if len(known) > DISTINCT_WORDS:
             known.forget()
         tokens = [known[word] for word in distinct]
-        tokens.append([])
+        tokens.append(())
         apart = np.searchsorted(spans, known.apart(words, distinct), "right") - 1
         for number in set(apart.tolist()):
             # such a text is one word of many tokens, and others of none
