@@ -127,22 +127,41 @@ def _sigmoid(x):
     return half + half * _tanh(half * x)
 
 
-@_compiled
-def _read(direction, inputs, outputs):
-    """Read one direction: fill in its columns of `outputs` (T * B, 2u) from `inputs` (T * B, I).
+class _States(NamedTuple):
+    """What one direction's gradient needs of its reading, a row a word.
 
-    Returns what the gradient needs, a row a word: inputs (N, I), gates (N, 4u), cell, its tanh, and state (N, u).
+    Attributes
+    ----------
+    inputs : ndarray, shape (N, I)
+    gates : ndarray, shape (N, 4u)
+        The gradient overwrites them.
+    cell, tanh_cell, hidden : ndarray, shape (N, u)
     """
+
+    inputs: np.ndarray
+    gates: np.ndarray
+    cell: np.ndarray
+    tanh_cell: np.ndarray
+    hidden: np.ndarray
+
+    @classmethod
+    def empty(cls, words, size, units):
+        """Ask NumPy for the memory, which asks the system for large pages. Numba would not."""
+        columns = size, 4 * units, units, units, units
+        return cls(*(np.empty((words, each), np.float32) for each in columns))
+
+
+@_compiled
+def _read(direction, inputs, states, outputs):
+    """Read one direction: fill in `states`, and its columns of `outputs` (T * B, 2u), from `inputs` (T * B, I)."""
     words, starts, places, weights, column = direction
     i2h_weight, h2h_weight, i2h_bias, h2h_bias = weights
+    packed, gates, cell, tanh_cell, hidden = states
     u = h2h_weight.shape[1]
-    packed = np.empty((len(words), inputs.shape[1]), np.float32)
     for n in range(len(words)):
         packed[n] = inputs[words[n]]
-    gates = np.dot(packed, i2h_weight.T)
+    np.dot(packed, i2h_weight.T, gates)
     bias = i2h_bias + h2h_bias
-    cell = np.empty((len(words), u), np.float32)
-    tanh_cell, hidden = np.empty_like(cell), np.empty_like(cell)
     h2h = np.ascontiguousarray(h2h_weight.T)
     recurrent = np.empty((starts[1], 4 * u), np.float32)
     before, reading = 0, 0
@@ -173,21 +192,20 @@ def _read(direction, inputs, outputs):
                 h[j] = o[j] * t[j]
             outputs[words[n], column : column + u] = h
         before = start
-    return packed, gates, cell, tanh_cell, hidden
 
 
 @_compiled
 def _gradient(direction, states, d_outputs, with_inputs):
-    """Go back through one direction, from the gradient of `outputs` and what `_read` returned.
+    """Go back through one direction, from the gradient of `outputs` and from what `_read` found, which is overwritten.
 
-    Returns the gradients of the packed inputs, (N, I) or (0, I), of the two weights, and of either bias.
+    The gates become the gradients of the sums that they were made from, the cell becomes the state that a word was read with, and the
+    inputs become their gradients, if wanted. Returns the gradients of the two weights, and of either bias.
     """
     words, starts, places, weights, column = direction
     i2h_weight, h2h_weight, _, _ = weights
-    packed, gates, cell, tanh_cell, hidden = states
+    inputs, gates, cell, tanh_cell, hidden = states
     u = h2h_weight.shape[1]
-    d_gates = np.empty_like(gates)  # of the sums that the gates are made from
-    earlier = np.empty_like(hidden)  # the states that the words were read with
+    d_bias = np.zeros(4 * u, np.float32)
     d_hidden = np.zeros((starts[1], u), np.float32)  # by way of words read later
     d_cell = np.zeros((starts[1], u), np.float32)
     after = 0
@@ -202,42 +220,43 @@ def _gradient(direction, states, d_outputs, with_inputs):
             under_way = min(reading, starts[places[step - 1] + 1] - before)
         for b in range(reading):
             n = start + b
-            gate, d = gates[n], d_gates[n]
+            gate, c, t = gates[n], cell[n], tanh_cell[n]
             i, f, g, o = gate[:u], gate[u : 2 * u], gate[2 * u : 3 * u], gate[3 * u :]
-            d_i, d_f, d_g, d_o = d[:u], d[u : 2 * u], d[2 * u : 3 * u], d[3 * u :]
-            t, d_h, d_c = tanh_cell[n], d_hidden[b], d_cell[b]
+            d_h, d_c = d_hidden[b], d_cell[b]
             d_output = d_outputs[words[n], column : column + u]
             for j in range(u):
                 d_h[j] += d_output[j]
                 d_c[j] += d_h[j] * o[j] * (1 - t[j] * t[j])
-                d_i[j] = d_c[j] * g[j] * i[j] * (1 - i[j])
-                d_g[j] = d_c[j] * i[j] * (1 - g[j] * g[j])
-                d_o[j] = d_h[j] * t[j] * o[j] * (1 - o[j])
+                o[j] = d_h[j] * t[j] * o[j] * (1 - o[j])
+                d_g = d_c[j] * i[j] * (1 - g[j] * g[j])
+                i[j] = d_c[j] * g[j] * i[j] * (1 - i[j])
+                g[j] = d_g
             if b < under_way:
-                c = cell[before + b]
+                earlier = cell[before + b]
                 for j in range(u):
-                    d_f[j] = d_c[j] * c[j] * f[j] * (1 - f[j])
+                    d_f = d_c[j] * earlier[j] * f[j] * (1 - f[j])
                     d_c[j] *= f[j]
-                earlier[n] = hidden[before + b]
+                    f[j] = d_f
+                c[:] = hidden[before + b]
             else:
-                d_f[:] = 0
-                earlier[n] = 0
-        np.dot(d_gates[start : start + under_way], h2h_weight, d_hidden[:under_way])
+                f[:] = 0
+                c[:] = 0
+            d_bias += gate
+        np.dot(gates[start : start + under_way], h2h_weight, d_hidden[:under_way])
         after = under_way
-    d_inputs = np.dot(d_gates if with_inputs else d_gates[:0], i2h_weight)
-    d_bias = np.zeros(4 * u, np.float32)
-    for n in range(len(words)):
-        d_bias += d_gates[n]
-    return d_inputs, np.dot(d_gates.T, packed), np.dot(d_gates.T, earlier), d_bias
+    d_i2h, d_h2h = np.dot(gates.T, inputs), np.dot(gates.T, cell)
+    if with_inputs:
+        np.dot(gates, i2h_weight, inputs)
+    return d_i2h, d_h2h, d_bias
 
 
 @_compiled
-def _unpack(words, forward, backward, padded):
-    """Put the sum of two arrays, a row a word, where the words stand in the padded batch."""
+def _add_unpacked(padded, words, forward, backward):
+    """Add two arrays, a row a word, to where the words stand in the padded batch."""
     for n in range(len(words)):
         row, one, other = padded[words[n]], forward[n], backward[n]
         for j in range(len(row)):
-            row[j] = one[j] + other[j]
+            row[j] += one[j] + other[j]
 
 
 def _directions(lengths, places, weights):
@@ -306,12 +325,18 @@ class _BiLSTM(mx.operator.CustomOp):
         dtypes = [np.float32, in_data[1].dtype] + 8 * [np.float32]
         inputs, lengths, *weights = map(_on_same_memory, in_data, self.shapes, dtypes)
         inputs = inputs.reshape(self.rows, self.size)
-        outputs = np.zeros((self.rows, self.width), np.float32)
+        outputs = _on_same_memory(out_data[0], (self.rows, self.width))
         directions = _directions(lengths.astype(int), self.places, weights)
-        states = _in_threads(
-            lambda direction: _read(direction, inputs, outputs), directions
+        outputs[...] = 0  # at padding
+        states = [
+            _States.empty(len(direction.words), self.size, self.width // 2)
+            for direction in directions
+        ]
+        _in_threads(
+            lambda direction, empty: _read(direction, inputs, empty, outputs),
+            directions,
+            states,
         )
-        _put(out_data[0], outputs, req[0])
         self.kept = (directions, states) if is_train else None
 
     def backward(self, req, out_grad, in_data, out_data, in_grad, aux):
@@ -326,14 +351,15 @@ class _BiLSTM(mx.operator.CustomOp):
             states,
         )
         if with_inputs:
-            d_inputs = np.zeros((self.rows, self.size), np.float32)
+            d_inputs = _on_same_memory(in_grad[0], (self.rows, self.size))
+            if req[0] != "add":
+                d_inputs[...] = 0
             for number in range(0, len(directions), 2):
-                (forward, *_), (backward, *_) = gradients[number : number + 2]
-                _unpack(directions[number].words, forward, backward, d_inputs)
-            _put(in_grad[0], d_inputs, req[0])
+                forward, backward = states[number : number + 2]
+                words = directions[number].words
+                _add_unpacked(d_inputs, words, forward.inputs, backward.inputs)
         for number, first in ((0, 2), (1, 6)):
-            shares = [weights for _, *weights in gradients[number::2]]
-            d_i2h, d_h2h, d_bias = (sum(parts) for parts in zip(*shares))
+            d_i2h, d_h2h, d_bias = map(sum, zip(*gradients[number::2]))
             for place, value in enumerate((d_i2h, d_h2h, d_bias, d_bias), first):
                 _put(in_grad[place], value, req[place])
         self.kept = None

@@ -53,7 +53,8 @@ def _add_missing_numpy_names():
             setattr(np, name, value)
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in glibc's malloc.h
+# as in glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
 def _threads():
@@ -63,11 +64,13 @@ def _threads():
 
 
 def _keep_freed_memory():
-    """Let glibc keep blocks of up to 64 MiB that are freed, as each batch asks for the same again and the system gives them slowly."""
+    """Let glibc keep blocks of up to 64 MiB that are freed, for all threads, as each batch asks for the same again and the system gives
+    them slowly."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        for parameter, value in ((M_MMAP_THRESHOLD, 2**26), (M_TRIM_THRESHOLD, 2**30)):
-            libc.mallopt(parameter, value)
+        libc.mallopt(M_ARENA_MAX, 1)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**26)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 THREADS = _threads()
