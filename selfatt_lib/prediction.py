@@ -179,12 +179,7 @@ class Classifier:
                     f"tokens {place} of {len(tokens)} must be a list of at least one string; got {words!r}"
                 )
         clipped = [words[: self.max_tokens] for words in tokens]
-        index = {}
-        ids = [
-            index.setdefault(word, len(index)) for words in clipped for word in words
-        ]
-        offsets = np.cumsum([0, *map(len, clipped)])
-        tokenized = TokenizedTexts(list(index), np.array(ids, np.int32), offsets)
+        tokenized = TokenizedTexts.from_lists(clipped)
         return self._predict(
             [" ".join(words) for words in clipped], tokenized, batch_size
         )

@@ -727,8 +727,7 @@ def training_step(model, objective, trainer, batch, clip_norm=None):
     mx.autograd.backward(losses)
     trainer.allreduce_grads()
     if clip_norm:
-        parameters = model.collect_params().values()
-        trained = [p.list_grad() for p in parameters if p.grad_req != "null"]
+        trained = [p.list_grad() for p in trainer._params if p.grad_req != "null"]
         for gradients in zip(*trained):  # those of one device
             gluon.utils.clip_global_norm(gradients, clip_norm, check_isfinite=False)
     trainer.update(1)

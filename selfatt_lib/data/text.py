@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from selfatt_lib.data.sources import cache_dir
 from selfatt_lib.runtime import THREADS, mx, nlp
-from selfatt_lib.tokens import tokenize_chunk
+from selfatt_lib.tokens import tokenize, tokenize_chunk
 
-CHUNK = 5000
+CHUNK = 5000  # texts tokenized at a time
+FEW = 20  # fewer are faster tokenized one by one
 # fewer texts are tokenized before other processes have started
 TEXTS_WORTH_MORE_CORES = 200_000
 
@@ -47,6 +48,14 @@ class TokenizedTexts:
     words: list
     ids: np.ndarray
     offsets: np.ndarray
+
+    @classmethod
+    def from_lists(cls, texts):
+        """Return texts that are given as lists of tokens, in the same form."""
+        index = {}
+        ids = [index.setdefault(word, len(index)) for words in texts for word in words]
+        offsets = np.cumsum([0, *map(len, texts)])
+        return cls(list(index), np.array(ids, np.int32), offsets)
 
     def __len__(self):
         return len(self.offsets) - 1
@@ -81,6 +90,10 @@ def tokenize_all(texts, max_tokens=100, lower=True):
         Words are numbered in the order in which they first occur.
     """
     size = len(texts) if hasattr(texts, "__len__") else None
+    if size is not None and size < FEW:
+        return TokenizedTexts.from_lists(
+            [tokenize(t, max_tokens, lower) for t in texts]
+        )
     chunks = ((chunk, max_tokens, lower) for chunk in _chunks(texts))
     if size is None or size > CHUNK:
         in_threads = joblib.Parallel(THREADS, "threading", return_as="generator")
