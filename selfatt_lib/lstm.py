@@ -205,7 +205,6 @@ def _gradient(direction, states, d_outputs, with_inputs):
     i2h_weight, h2h_weight, _, _ = weights
     inputs, gates, cell, tanh_cell, hidden = states
     u = h2h_weight.shape[1]
-    d_bias = np.zeros(4 * u, np.float32)
     d_hidden = np.zeros((starts[1], u), np.float32)  # by way of words read later
     d_cell = np.zeros((starts[1], u), np.float32)
     after = 0
@@ -241,9 +240,11 @@ def _gradient(direction, states, d_outputs, with_inputs):
             else:
                 f[:] = 0
                 c[:] = 0
-            d_bias += gate
         np.dot(gates[start : start + under_way], h2h_weight, d_hidden[:under_way])
         after = under_way
+    d_bias = np.zeros(4 * u, np.float32)
+    for n in range(len(words)):
+        d_bias += gates[n]
     d_i2h, d_h2h = np.dot(gates.T, inputs), np.dot(gates.T, cell)
     if with_inputs:
         np.dot(gates, i2h_weight, inputs)
