@@ -146,6 +146,7 @@ def test_plain_letters_are_one_token(word, spacy_tokens):
 def test_words_beyond_those_remembered_are_forgotten(monkeypatch):
     monkeypatch.setattr("selfatt_lib.tokens.DISTINCT_WORDS", 5)
     monkeypatch.setattr(text, "CHUNK", 1)
+    monkeypatch.setattr(text, "FEW", 0)
     texts = ["a b c d e f", "b a g", "g :) a b"] * 3
     tokenized = tokenize_all(texts)
     assert len(_WORDS[True]) < 10
@@ -188,6 +189,18 @@ def test_texts_lie_flat_and_come_back_one_by_one():
     assert [
         [tokenized.words[i] for i in tokenized[n]] for n in range(len(tokenized))
     ] == [tokenize(text) for text in texts]
+
+
+def test_few_texts_give_the_same_as_among_many(monkeypatch):
+    texts = ["Good good :) film", "", "a bad, b : ) film"]
+    few = tokenize_all(texts, 3)
+    monkeypatch.setattr(text, "FEW", 0)
+    many = tokenize_all(texts, 3)
+    assert few.words == many.words
+    np.testing.assert_array_equal(few.ids, many.ids)
+    np.testing.assert_array_equal(few.offsets, many.offsets)
+    assert few.ids.dtype == many.ids.dtype
+    assert few.offsets.dtype == many.offsets.dtype
 
 
 def test_many_threads_give_the_same_as_one(monkeypatch):
