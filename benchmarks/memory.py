@@ -2,8 +2,7 @@
 
 Reviews as long as the tutorial's are written to a temporary file; a new process with empty caches reads, splits, tokenizes, numbers and batches
 them, by `prepare`, and goes through the batches once. Counted are the bytes that a token of the corpus takes, the seconds, and the most
-memory that the process had at any time, and the largest of those that tokenize for it, one a core (0 where there are none). Run once for each
-size. No peer.
+memory that the process had at any time. Run once for each size. No peer.
 """
 
 import tempfile

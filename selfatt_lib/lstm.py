@@ -128,13 +128,12 @@ def _sigmoid(x):
 
 
 class _States(NamedTuple):
-    """What one direction's gradient needs of its reading, a row a word.
+    """What one direction's gradient needs of its reading, a row a word. `_gradient` overwrites it.
 
     Attributes
     ----------
     inputs : ndarray, shape (N, I)
     gates : ndarray, shape (N, 4u)
-        The gradient overwrites them.
     cell, tanh_cell, hidden : ndarray, shape (N, u)
     """
 

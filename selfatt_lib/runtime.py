@@ -64,8 +64,7 @@ def _threads():
 
 
 def _keep_freed_memory():
-    """Let glibc keep blocks of up to 64 MiB that are freed, for all threads, as each batch asks for the same again and the system gives
-    them slowly."""
+    """Let glibc keep freed blocks of up to 64 MiB, for any thread: each batch asks for the same again, and the system gives slowly."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_ARENA_MAX, 1)

@@ -1,4 +1,4 @@
-"""Texts into tokens, with spaCy's English rules. Imports no MXNet, so that other processes can begin to tokenize at once."""
+"""Texts into tokens, with spaCy's English rules, each distinct word once."""
 
 from functools import lru_cache
 from itertools import pairwise, product
@@ -92,13 +92,13 @@ def _may_join(before, after):
 
 def _plain_tokens(word):
     """Return the tokens of a word of plain letters, with one mark or none behind them: list of str. Of any other word, None."""
-    letters = word[:-1]
-    is_split = word.endswith((",", "!", "?", ";", ":")) or (
-        word.endswith(".") and letters[-1:].islower()
+    has_mark = word.endswith((",", "!", "?", ";", ":")) or (
+        word.endswith(".") and word[-2:-1].islower()
     )
-    tokens = [letters, word[-1]] if is_split else [word]
-    is_plain = tokens[0].isascii() and tokens[0].isalpha()
-    return tokens if is_plain and _cases.isdisjoint((word, letters)) else None
+    letters, *mark = (word[:-1], word[-1]) if has_mark else (word,)
+    if not (letters.isascii() and letters.isalpha()) or {word, letters} & _cases:
+        return None
+    return [letters, *mark]
 
 
 class _Words(dict):
@@ -196,7 +196,7 @@ def tokenize_chunk(texts, max_tokens, lower):
     -------
     tokens : list of str
         In the order in which they first occur.
-    ids : ndarray of int32
+    ids : ndarray of int
         The number of each token, one text after the other.
     lengths : ndarray of int64, shape (texts,)
     """

@@ -18,8 +18,6 @@ from selfatt_lib.tokens import tokenize, tokenize_chunk
 
 CHUNK = 5000  # texts tokenized at a time
 FEW = 20  # fewer are faster tokenized one by one
-# fewer texts are tokenized before other processes have started
-TEXTS_WORTH_MORE_CORES = 200_000
 
 GLOVE_PACKAGED = "glove.6B.50d"
 GLOVE_SIZES = {f"glove.6B.{size}d": size for size in (50, 100, 200, 300)}
