@@ -201,9 +201,10 @@ def draw(rows, machine, path):
         figsize=(9, 1.5 + 0.45 * len(frame)), layout="constrained"
     )
     sns.barplot(frame, x="ratio", y="what", hue="against", ax=axes)
+    axes.axvline(1, color="black", linewidth=1, zorder=2)
+    unlined = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for bars in axes.containers:
-        axes.bar_label(bars, fmt="%.2g×", padding=3)
-    axes.axvline(1, color="black", linewidth=1)
+        axes.bar_label(bars, fmt="%.2g×", padding=4, bbox=unlined)
     title = f"{machine['cpu']}, {machine['cores']} cores"
     if any(map(_is_uncertain, rows)):
         title += "\nthe machine was busy: some figures are uncertain"
