@@ -16,7 +16,7 @@ from selfatt_lib.data import (
 )
 from selfatt_lib.model import SelfAttentiveBiLSTM
 from selfatt_lib.prediction import Classifier
-from selfatt_lib.runtime import mx, seed_everything
+from selfatt_lib.runtime import choose_threads, mx, seed_everything
 from selfatt_lib.training import (
     RunDirectory,
     TrainingConfig,
@@ -51,6 +51,7 @@ class Pipeline:
 
 
 def _with_weights(setting, config):
+    choose_threads(setting.hidden_size)
     model = SelfAttentiveBiLSTM(**config.model_arguments(setting.vocab_size))
     model.initialize(ctx=DEVICES)
     parameters = model.collect_params().values()

@@ -48,7 +48,7 @@ def bilstm(F, inputs, valid_length, weights):
     ----------
     F : module
         ``mxnet.nd`` or ``mxnet.sym``.
-    inputs : NDArray or Symbol of float32, shape (T, B, I)
+    inputs : NDArray or Symbol of float32, shape (B, T, I)
     valid_length : NDArray or Symbol, shape (B,)
         Words in each review, from 1 to T.
     weights : list of eight
@@ -56,7 +56,7 @@ def bilstm(F, inputs, valid_length, weights):
 
     Returns
     -------
-    NDArray or Symbol of float32, shape (T, B, 2u)
+    NDArray or Symbol of float32, shape (B, T, 2u)
         The states of both directions side by side; 0 at padding.
 
     Raises
@@ -73,7 +73,7 @@ class _Direction(NamedTuple):
     Attributes
     ----------
     words : ndarray of int, shape (N,)
-        The rows that are words, in arrays of T * B rows: place by place, the longest review first.
+        The rows that are words, in arrays of B * T rows: place by place, the longest review first.
     starts : ndarray of int, shape (T + 1,)
         The words at place t are ``words[starts[t]:starts[t + 1]]``.
     places : ndarray of int, shape (T,)
@@ -152,7 +152,7 @@ class _States(NamedTuple):
 
 @_compiled
 def _read(direction, inputs, states, outputs):
-    """Read one direction: fill in `states`, and its columns of `outputs` (T * B, 2u), from `inputs` (T * B, I)."""
+    """Read one direction: fill in `states`, and its columns of `outputs` (B * T, 2u), from `inputs` (B * T, I)."""
     words, starts, places, weights, column = direction
     i2h_weight, h2h_weight, i2h_bias, h2h_bias = weights
     packed, gates, cell, tanh_cell, hidden = states
@@ -276,7 +276,7 @@ def _directions(lengths, places, weights):
         reading = (lengths[reviews] > place[:, None]).sum(axis=1)
         starts = np.concatenate([[0], reading.cumsum()])
         rank = np.arange(starts[-1]) - np.repeat(starts[:-1], reading)
-        words = np.repeat(place, reading) * batch_size + reviews[rank]
+        words = reviews[rank] * places + np.repeat(place, reading)
         forward, backward = tuple(weights[:4]), tuple(weights[4:])
         directions += [
             _Direction(words, starts, place, forward, 0),
@@ -317,8 +317,8 @@ class _BiLSTM(mx.operator.CustomOp):
     def __init__(self, shapes):
         super().__init__()
         self.shapes = shapes
-        places, batch_size, self.size = shapes[0]
-        self.places, self.rows = places, places * batch_size
+        batch_size, self.places, self.size = shapes[0]
+        self.rows = batch_size * self.places
         self.width = 2 * shapes[3][1]
 
     def forward(self, is_train, req, in_data, out_data, aux):
@@ -378,8 +378,8 @@ class _BiLSTMProp(mx.operator.CustomOpProp):
         ]
 
     def infer_shape(self, in_shape):
-        (places, batch_size, _), (_, units) = in_shape[0], in_shape[3]
-        return in_shape, [(places, batch_size, 2 * units)], []
+        (batch_size, places, _), (_, units) = in_shape[0], in_shape[3]
+        return in_shape, [(batch_size, places, 2 * units)], []
 
     def infer_type(self, in_type):
         if any(np.dtype(given) != np.float32 for given in in_type[:1] + in_type[2:]):

@@ -27,12 +27,12 @@ class BiLSTM(gluon.HybridBlock):
 
     Inputs
     ------
-    inputs : NDArray, shape (T, B, input_size)
+    inputs : NDArray, shape (B, T, input_size)
     valid_length : NDArray, shape (B,)
 
     Returns
     -------
-    NDArray, shape (T, B, 2u)
+    NDArray, shape (B, T, 2u)
         What stands at padding is of no meaning; `SelfAttention` gives it no weight.
 
     Raises
@@ -64,9 +64,10 @@ class BiLSTM(gluon.HybridBlock):
         def reverse(sequence):
             return F.SequenceReverse(sequence, valid_length, use_sequence_length=True)
 
+        inputs = F.swapaxes(inputs, 0, 1)  # (T, B, input_size)
         forward = self.forward_lstm(inputs)
         backward = reverse(self.backward_lstm(reverse(inputs)))
-        return F.concat(forward, backward, dim=-1)
+        return F.swapaxes(F.concat(forward, backward, dim=-1), 0, 1)
 
 
 class SelfAttention(gluon.HybridBlock):
@@ -261,13 +262,12 @@ class SelfAttentiveBiLSTM(gluon.HybridBlock):
             self.embedding.collect_params().setattr("grad_req", "null")
 
     def hybrid_forward(self, F, tokens, valid_length):
-        vectors = self.embedding_dropout(self.embedding(tokens))
-        hidden = F.transpose(vectors, axes=(1, 0, 2))  # (T, B, embedding)
+        # (B, T, embedding)
+        hidden = self.embedding_dropout(self.embedding(tokens))
         for number, layer in enumerate(self.layers):
             if number:
                 hidden = self.dropout(hidden)
-            hidden = layer(hidden, valid_length)  # (T, B, 2u)
-        hidden = F.transpose(hidden, axes=(1, 0, 2))  # (B, T, 2u)
+            hidden = layer(hidden, valid_length)  # (B, T, 2u)
         embedding, attention = self.attention(hidden, valid_length)
         if self.pooling == "mean":
             embedding = F.mean(embedding, axis=1)

@@ -10,7 +10,7 @@ from scipy.special import softmax
 from selfatt_lib.data import Batches, TokenizedTexts, tokenize_all
 from selfatt_lib.data.sources import is_unicode
 from selfatt_lib.model import SelfAttentiveBiLSTM
-from selfatt_lib.runtime import choose_devices, mx, nlp
+from selfatt_lib.runtime import choose_devices, choose_threads, mx, nlp
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class Classifier:
                 f"the run in {str(run_dir)!r} is damaged: {error!r}"
             ) from error
         model.hybridize()
+        choose_threads(config["model"]["hidden_size"])
         return cls(model, vocab, max_tokens, lower, device)
 
     def predict(self, texts, batch_size=64):

@@ -73,6 +73,8 @@ def _keep_freed_memory():
 
 
 THREADS = _threads()
+# MXNet's bound on what choose_threads can ask for
+os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(THREADS))
 _keep_freed_memory()
 WHEEL = cuda.installed_wheel()
 LIBRARIES = cuda.load() if WHEEL == "mxnet-cu112" else {}  # name → where it came from
@@ -85,6 +87,40 @@ except OSError as error:
         f"libmxnet.so of {WHEEL} does not load: {error}. `python -m selfatt_lib.doctor` lists what it found"
     ) from error
 import gluonnlp as nlp  # noqa: F401
+
+# in units of the LSTM; at fewer, another thread costs MXNet's operators more than it brings
+HIDDEN_SIZE_WORTH_ALL_CORES = 200
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+def _set_threads(_, threads):
+    mx.base._LIB.MXSetNumOMPThreads(threads)
+
+
+def choose_threads(hidden_size=0):
+    """Choose how many threads MXNet's operators use on the CPU from now on.
+
+    All cores for a large model; half of them, MXNet's own default, for a small one. OMP_NUM_THREADS, where it is set, decides for both.
+
+    Parameters
+    ----------
+    hidden_size : int, default 0
+        u of the model that will compute.
+    """
+    large = hidden_size >= HIDDEN_SIZE_WORTH_ALL_CORES
+    share = 1 if large or "OMP_NUM_THREADS" in os.environ else 2
+    # OpenMP keeps the number apart for each thread that starts others. Here that is the engine's, which runs our function there.
+    threads = ctypes.c_void_p(max(1, THREADS // share))
+    device = (ctypes.c_int32 * 2)(mx.cpu().device_typeid, 0)
+    no_arrays = (None, 0)
+    mx.base.check_call(
+        mx.base._LIB.MXEnginePushSyncND(
+            _set_threads, threads, None, device, *no_arrays, *no_arrays, None, 0, None
+        )
+    )
+
+
+choose_threads()
 
 
 def choose_devices(name="auto"):

@@ -35,7 +35,13 @@ from selfatt_lib.data import (
 from selfatt_lib.data.text import GLOVE_SIZES
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM, check_pooling
 from selfatt_lib.penalty import WeightedSoftmaxCE, class_weights, diversity_penalty
-from selfatt_lib.runtime import choose_devices, mx, nlp, seed_everything
+from selfatt_lib.runtime import (
+    choose_devices,
+    choose_threads,
+    mx,
+    nlp,
+    seed_everything,
+)
 
 nd, gluon = mx.nd, mx.gluon
 
@@ -590,6 +596,7 @@ def build_model(config, vocab, devices):
     SelfAttentiveBiLSTM
     """
     seed_everything(config.seed)
+    choose_threads(config.hidden_size)
     model = SelfAttentiveBiLSTM(**config.model_arguments(len(vocab)))
     model.initialize(mx.init.Xavier(), ctx=devices)
     model.embedding.weight.set_data(vocab.embedding.idx_to_vec)
@@ -634,7 +641,7 @@ class _Tally:
     """What became of an epoch's batches, left on the devices until it is asked for."""
 
     def __init__(self, fitted=None):
-        self.batches = []  # of each, on each device: loss, stars, predictions
+        self.batches = []  # of each, on each device: loss, stars, logits
         self.sizes = []  # tokens of each, padding included
         self.fitted = [] if fitted is None else fitted  # sizes known to be done
 
@@ -642,7 +649,7 @@ class _Tally:
         """Add a batch from `on_devices`, and the loss and logits that each device made of its part."""
         self.batches.append(
             [
-                (loss.detach(), stars, logits.detach().argmax(axis=1) + 1)
+                (loss.detach(), stars, logits.detach())
                 for (share, _, _, stars), (loss, logits) in zip(batch, outcomes)
                 if share
             ]
@@ -652,7 +659,7 @@ class _Tally:
     def read(self, first=0, last=None):
         """Return loss, stars and predictions of these batches. It waits until they are done."""
         parts = [part for batch in self.batches[first:last] for part in batch]
-        loss, stars, predictions = (
+        loss, stars, logits = (
             np.concatenate([array.asnumpy() for array in arrays])
             for arrays in zip(*parts)
         )
@@ -660,7 +667,7 @@ class _Tally:
         return (
             float(loss.mean(dtype=np.float64)),
             stars.astype(int),
-            predictions.astype(int),
+            logits.argmax(axis=1) + 1,
         )
 
 

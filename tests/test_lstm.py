@@ -22,10 +22,10 @@ def outcome(on_cpu, lengths, hybridize=False, batches=1, frozen=False, twice=Fal
     if hybridize:
         layer.hybridize()
     rng = np.random.default_rng(0)
-    real = (np.arange(PLACES)[:, None] < np.array(lengths))[:, :, None]
-    weighing = nd.array(rng.normal(size=(PLACES, len(lengths), 2 * UNITS)) * real)
+    real = (np.arange(PLACES) < np.array(lengths)[:, None])[:, :, None]
+    weighing = nd.array(rng.normal(size=(len(lengths), PLACES, 2 * UNITS)) * real)
     inputs = [
-        nd.array(rng.normal(size=(PLACES, len(lengths), SIZE))) for _ in range(batches)
+        nd.array(rng.normal(size=(len(lengths), PLACES, SIZE))) for _ in range(batches)
     ]
     if not frozen:
         for batch in inputs:
@@ -101,22 +101,22 @@ def test_inputs_that_need_no_gradient():
 def test_padding_is_not_read_and_its_states_are_zeros():
     layer = BiLSTM(UNITS, SIZE)
     layer.initialize()
-    inputs = np.random.default_rng(0).normal(size=(PLACES, 2, SIZE))
-    inputs[3:, 1] = np.nan
+    inputs = np.random.default_rng(0).normal(size=(2, PLACES, SIZE))
+    inputs[1, 3:] = np.nan
     inputs = nd.array(inputs)
     inputs.attach_grad()
     with mx.autograd.record():
         outputs = layer(inputs, nd.array([PLACES, 3]))
     outputs.backward()
-    assert (outputs[3:, 1] == 0).asnumpy().all()
+    assert (outputs[1, 3:] == 0).asnumpy().all()
     assert np.isfinite(outputs.asnumpy()).all()
-    assert (inputs.grad[3:, 1] == 0).asnumpy().all()
+    assert (inputs.grad[1, 3:] == 0).asnumpy().all()
 
 
 def test_what_is_not_finite_shows():
     layer = BiLSTM(UNITS, SIZE)
     layer.initialize()
-    outputs = layer(nd.full((PLACES, 1, SIZE), np.nan), nd.array([PLACES]))
+    outputs = layer(nd.full((1, PLACES, SIZE), np.nan), nd.array([PLACES]))
     assert np.isnan(outputs.asnumpy()).all()
 
 
@@ -132,7 +132,7 @@ def test_an_impossible_length_is_refused(lengths, capfd):
     layer = BiLSTM(UNITS, SIZE)
     layer.initialize()
     with pytest.raises(mx.MXNetError):
-        layer(nd.ones((PLACES, 2, SIZE)), nd.array(lengths)).wait_to_read()
+        layer(nd.ones((2, PLACES, SIZE)), nd.array(lengths)).wait_to_read()
     assert f"must be from 1 to 7, the length of the batch; got {lengths}" in (
         capfd.readouterr().out
     )
@@ -143,5 +143,5 @@ def test_double_precision_is_refused(capfd):
     layer.initialize()
     layer.cast("float64")
     with pytest.raises(mx.MXNetError):
-        layer(nd.ones((PLACES, 2, SIZE), dtype="float64"), nd.array([1, 2]))
+        layer(nd.ones((2, PLACES, SIZE), dtype="float64"), nd.array([1, 2]))
     assert "this LSTM computes in float32 only" in capfd.readouterr().out

@@ -156,8 +156,8 @@ def test_dropout_lies_between_layers_and_around_the_hidden_layer(
             lambda x, rate=block._rate: dropped.append((rate, x.shape)) or x,
         )
     model(*as_batch(REVIEWS))
-    # word vectors (B, T, 4); states between the layers (T, B, 2u); M (B, r, 2u); the hidden layer's units
-    between = [(0.5, (7, 3, 10))] * (num_layers - 1)
+    # word vectors (B, T, 4); states between the layers (B, T, 2u); M (B, r, 2u); the hidden layer's units
+    between = [(0.5, (3, 7, 10))] * (num_layers - 1)
     assert dropped == [(0.1, (3, 7, 4)), *between, (0.5, (3, 3, 10)), (0.5, (3, 8))]
 
 
@@ -165,10 +165,10 @@ def test_the_bilstm_reads_each_direction_within_the_review():
     seed_everything(0)
     layer = BiLSTM(3, 4)
     layer.initialize(mx.init.Normal(0.5))
-    inputs = nd.random.normal(shape=(6, 2, 4))
+    inputs = nd.random.normal(shape=(2, 6, 4))
     padded = layer(inputs, nd.array([4, 6])).asnumpy()
-    alone = layer(inputs[:4, :1], nd.array([4])).asnumpy()
-    np.testing.assert_allclose(padded[:4, :1], alone, atol=1e-6)
+    alone = layer(inputs[:1, :4], nd.array([4])).asnumpy()
+    np.testing.assert_allclose(padded[:1, :4], alone, atol=1e-6)
 
 
 def check_gradient(function, array, epsilon=1e-6):

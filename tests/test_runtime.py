@@ -1,3 +1,5 @@
+import ctypes
+import os
 import subprocess
 import sys
 
@@ -6,7 +8,7 @@ import pytest
 
 from selfatt_lib import cuda, runtime
 from selfatt_lib.cuda import GPU, Driver
-from selfatt_lib.runtime import choose_devices, mx, seed_everything
+from selfatt_lib.runtime import choose_devices, choose_threads, mx, seed_everything
 
 T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 30)
 
@@ -35,6 +37,44 @@ def test_mxnet_computes_beside_this_numpy():
 def test_a_name_that_mxnet_only_looks_up_says_that_it_is_gone():
     with pytest.raises(NotImplementedError, match="npv was removed"):
         np.npv(0.1, [1, 2])
+
+
+# Threads
+
+
+def threads_of_operators():
+    """Ask the engine's thread."""
+    found = []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+    def ask(_, __):
+        found.append(mx.base._LIB.omp_get_max_threads())
+
+    device = (ctypes.c_int32 * 2)(mx.cpu().device_typeid, 0)
+    nothing = (None, 0, None, 0, None, 0, None)
+    mx.base._LIB.MXEnginePushSyncND(ask, None, None, device, *nothing)
+    mx.nd.waitall()
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "asked", "expected"),
+    [(300, None, 6), (64, None, 3), (64, "6", 6), (300, "6", 6)],
+)
+def test_a_large_model_computes_with_all_cores(
+    hidden_size, asked, expected, monkeypatch
+):
+    monkeypatch.setattr(runtime, "THREADS", 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    choose_threads(hidden_size)
+    assert threads_of_operators() == expected
+    monkeypatch.undo()
+    choose_threads()
+    assert threads_of_operators() == max(
+        1, runtime.THREADS // (1 if "OMP_NUM_THREADS" in os.environ else 2)
+    )
 
 
 # What stops the import

@@ -94,8 +94,8 @@ class Batches:
 def on_devices(batches, devices, ahead=2):
     """Bring batches to the devices, the next ones while the model still works on the last.
 
-    A batch is dealt out evenly, and each part goes to its device in one copy. A device that is left without a review, since the
-    batch has fewer than there are devices, gets one with a share of 0.
+    A batch is dealt out evenly. A device that is left without a review, since the batch has fewer than there are devices, gets one with
+    a share of 0.
 
     Parameters
     ----------
@@ -110,21 +110,16 @@ def on_devices(batches, devices, ahead=2):
         For each device the share of the batch's reviews, which add up to 1, and the arrays as `Batches` yields them.
     """
 
-    def deal_out(tokens, valid_length, stars):
-        rows = np.column_stack([stars, valid_length, tokens]).astype(np.int32)
-        parts = []
-        for device, part in zip(devices, np.array_split(rows, len(devices))):
-            share = len(part) / len(rows)
-            on_device = mx.nd.from_numpy(part if share else rows[:1])
-            on_device = on_device.as_in_context(device)
-            parts.append(
-                (
-                    share,
-                    on_device[:, 2:],
-                    on_device[:, 1],
-                    on_device[:, 0].astype("float32"),
-                )
-            )
+    def deal_out(*arrays):
+        count, parts = len(arrays[0]), []
+        split = [np.array_split(array, len(devices)) for array in arrays]
+        for device, own in zip(devices, zip(*split)):
+            share = len(own[0]) / count
+            some = own if share else [array[:1] for array in arrays]
+            on_device = [
+                mx.nd.from_numpy(array).as_in_context(device) for array in some
+            ]
+            parts.append((share, *on_device))
         return parts
 
     made = (deal_out(*batch) for batch in batches.arrays())
