@@ -2,7 +2,9 @@
 
 import os
 
-os.environ["TQDM_DISABLE"] = "1"  # progress bars
+from tools.reproducibly import settle
+
+settle(os.environ)
 
 # GPUs: the stored outputs are the CPU's. tests/test_gpu.py brings them back.
 if "CUDA_VISIBLE_DEVICES" in os.environ:

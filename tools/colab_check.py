@@ -17,6 +17,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import nbformat
+from reproducibly import SETTLED
 
 ROOT = Path(__file__).resolve().parent.parent
 T4 = {"FAKE_CUDA_VERSION": "12040", "FAKE_CUDA_GPUS": "Tesla T4:7:5"}
@@ -86,7 +87,7 @@ class Machine:
         self.environment = {
             **os.environ,
             "PIP_NO_CACHE_DIR": "1",
-            "TQDM_DISABLE": "1",
+            **SETTLED,
             **dict(environment),
         }
         self.before = self.contents()

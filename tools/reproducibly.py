@@ -1,0 +1,27 @@
+"""Run a command with everything settled that would make outputs differ from run to run or from machine to machine.
+
+``python tools/reproducibly.py COMMAND ARGUMENT ...``. `make notebooks` stores the chapters' outputs this way; for `pytest`, ``conftest.py``
+does the same. Float32 sums depend on the order in which a processor's own routines add. Over a whole training that shows in the third digit:
+so all processors use the routines of one, and two threads, also where they have other routines and more cores.
+"""
+
+import os
+import sys
+
+SETTLED = {
+    "OPENBLAS_CORETYPE": "Haswell",  # NumPy's, SciPy's and MXNet's matrix products
+    "DNNL_MAX_CPU_ISA": "AVX2",  # MXNet's other operators
+    "OMP_NUM_THREADS": "2",
+    "TQDM_DISABLE": "1",  # progress bars
+}
+
+
+def settle(environment):
+    """Settle what is not set otherwise."""
+    for name, value in SETTLED.items():
+        environment.setdefault(name, value)
+
+
+if __name__ == "__main__":
+    settle(os.environ)
+    os.execvp(sys.argv[1], sys.argv[1:])
