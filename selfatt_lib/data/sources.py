@@ -3,9 +3,15 @@
 A source is read in chunks, each checked as it comes, so that a file of millions of reviews is sampled without being held in memory.
 """
 
+import codecs
 import csv
+import hashlib
+import io
 import json
 import os
+import reprlib
+import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -13,26 +19,40 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from contextlib import closing
+from collections import Counter
+from contextlib import closing, contextmanager
+from decimal import Decimal
+from functools import partial
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import platformdirs
-import pyarrow as pa
+from filelock import FileLock
 from pyarrow import parquet
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 CHUNK = 10_000  # reviews read at a time
 NEEDED = ["text", "stars"]
+LONGEST_ROW = 2**24  # bytes of a line of JSON, characters of a row of CSV
+LARGEST_OBJECT = 2**29  # bytes of an object with all reviews: it is held whole
+MOST_GROWTH = 100  # times its size; a zip archive below 1 MiB counts as of 1 MiB
+DEFLATE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+csv.field_size_limit(LONGEST_ROW)  # it would be 131,072
 ATTEMPTS = 3  # at a download
 
-SNIPPETS = "vaderSentiment==3.3.2 --hash=sha256:5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+SNIPPETS = "vaderSentiment==3.3.2"
+SNIPPETS_HASH = (
+    "sha256:5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
+)
+SNIPPETS_ARCHIVE = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 SNIPPET_FILES = (
-    "movieReviewSnippets_GroundTruth.txt",
-    "amazonReviewSnippets_GroundTruth.txt",
+    "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
+    "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt",
 )
 
 YELP = {
@@ -50,6 +70,80 @@ def cache_dir():
     )
 
 
+def fetch(name, known_hash, what, source, download):
+    """Return the path of a file in `cache_dir`, which is downloaded if it is not there as it should be.
+
+    Its hash is compared at every call. Of several processes, one downloads and the others wait.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    known_hash : str
+        As in ``"sha256:617a…"``.
+    what, source : str
+        Which data it has and where it comes from; for messages.
+    download : callable
+        Is given an empty folder, and returns the path of the file in it, its hash compared.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    RuntimeError
+        It could not be downloaded, or the folder cannot keep it.
+    """
+    path = cache_dir() / name
+    with _fetching(what, source):
+        if not _is_whole(path, known_hash):
+            with scratch_folder(path) as scratch:
+                # another process may have been faster
+                if not _is_whole(path, known_hash):
+                    os.replace(download(scratch), path)
+    return path
+
+
+@contextmanager
+def _fetching(what, source):
+    """Say of any error what could not be fetched, where from and where to."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeError(
+            f"{what} could not be fetched from {source} into {cache_dir()}: {error}\n"
+            "This takes a network, and in that folder room and the right to write; SELFATT_CACHE names another folder."
+        ) from error
+
+
+def _is_whole(path, known_hash):
+    try:
+        with open(path, "rb") as file:
+            found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if found != known_hash:
+        warnings.warn(
+            f"{path} was altered or cut short, and is downloaded again: expected {known_hash}, got {found}",
+            stacklevel=2,
+        )
+    return found == known_hash
+
+
+@contextmanager
+def scratch_folder(path):
+    """Yield an empty folder beside a path to write in. One process has it at a time; what a killed one left there is removed."""
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    # the operating system takes the lock from a process that ends, however it ends
+    with FileLock(f"{path}.lock"):
+        for left in folder.glob(f"{path.name}.*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(".part", f"{path.name}.", folder) as scratch:
+            yield Path(scratch)
+
+
 def load_reviews(dataset="review-snippets", size=None, seed=0):
     """Load reviews, all or a random sample.
 
@@ -62,7 +156,7 @@ def load_reviews(dataset="review-snippets", size=None, seed=0):
           Gilbert, 2014), cut into five stars;
         - ``yelp-review-full``: 650 000 Yelp reviews, 130 000 of each star, from the Hugging Face hub;
 
-        or a file, plain or as the only member of a zip archive:
+        or a file in UTF-8, plain or as the only member of a zip archive:
 
         - ``.json`` or ``.jsonl``: the tutorial's ``{"texts": [...], "labels": [...]}``, or the Yelp Open Dataset's form, one
           object a line with ``text`` and ``stars``;
@@ -81,12 +175,24 @@ def load_reviews(dataset="review-snippets", size=None, seed=0):
     Raises
     ------
     FileNotFoundError
-        The name is not known and no such file exists.
+        The name is not known and no such file exists, or it is a folder or a pipe.
+    OSError
+        The file may not be opened, or the disk cannot read it.
     ValueError
-        The file is not of a known form, a field is missing, stars are not whole numbers from 1 to 5 (with the row), there is no
-        review at all, or there are fewer than `size`.
+        The file is not of a known form, damaged, or larger than the limits below; a field is missing or there twice; a text is not
+        valid Unicode or stars are not whole numbers from 1 to 5 (each with its line or its row, which is the review's number);
+        there is no review at all, or there are fewer than `size`.
     RuntimeError
-        A download failed.
+        A download failed, or `cache_dir` cannot keep it.
+
+    Notes
+    -----
+    A file may come from anybody: no code in it is run, and nothing is unpacked onto the disk. Memory stays bounded because
+
+    - a line of JSON has at most 16 MiB, a row of CSV 16 Mi characters, and the tutorial's object, which is held whole, 512 MiB;
+    - the member of an archive has at most 100 times the archive's size, or 100 MiB if that is more.
+
+    Parquet has no such limit.
     """
     chunks = _open_dataset(str(dataset))
     reviews, blank = _sample(chunks, size, np.random.default_rng(seed))
@@ -147,7 +253,7 @@ def _open_dataset(dataset):
     if dataset in known:
         return known[dataset]()
     path = Path(dataset)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(
             f"dataset {dataset!r} is neither a file nor one of: {', '.join(known)}"
         )
@@ -191,71 +297,93 @@ def _read_file(path):
     }
     name, total = path.name, path.stat().st_size
     with open(path, "rb") as stream:
-        if stream.read(4) == b"PK\x03\x04" or path.suffix.lower() == ".zip":
-            members = _members(path)
-            if len(members) != 1:
-                raise ValueError(
-                    f"{path} is a zip archive of {len(members)} files; exactly one is expected. Unpack it and name the file."
-                )
-            name, total = members[0].filename, members[0].file_size
-            stream = zipfile.ZipFile(stream).open(members[0])
-        else:
-            stream.seek(0)
+        zipped = stream.read(4) == b"PK\x03\x04" or path.suffix.lower() == ".zip"
+        stream.seek(0)
+        if zipped:
+            stream, name, total = _open_member(stream, path, total)
         reader = readers.get(Path(name).suffix.lower())
         if reader is None:
             raise ValueError(
                 f"{path}: the name should end in {', '.join(readers)} (or .zip with one such file in it); got {name!r}"
             )
-        with closing(
-            reader(stream, path, max(total, 1))
-        ) as chunks:  # before the stream is
-            try:
+        try:
+            if zipped and reader is _read_parquet:
+                # which is not read from front to back: to go back in an archive is to unpack it anew
+                stream = io.BytesIO(stream.read())
+            # closed before the stream is
+            with closing(reader(stream, path, max(total, 1))) as chunks:
                 yield from _checked(chunks, path)
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise ValueError(f"{path} is damaged: {error}. Get it again.") from None
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{path} is damaged: {error}. Get it again.") from None
 
 
-def _members(path):
-    """Return the files in a zip archive."""
+@contextmanager
+def _refusing(message):
+    """Refuse the file for whatever a parser of bytes raises: Arrow and zipfile each raise a dozen types, not all of them documented."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-    except zipfile.BadZipFile as error:
+        yield
+    except Exception as error:
+        raise ValueError(f"{message}: {str(error).strip()}") from None
+
+
+def _open_member(stream, path, packed):
+    """Return the only file in a zip archive: a stream, which ends where the archive says that the file does; its name; that size."""
+    damaged = f"{path} is not a whole zip archive; get it again"
+    with _refusing(damaged):
+        archive = zipfile.ZipFile(stream)
+        members = [member for member in archive.infolist() if not member.is_dir()]
+    if len(members) != 1:
         raise ValueError(
-            f"{path} is not a whole zip archive: {error}. Get it again."
-        ) from None
-    if any(member.flag_bits & 1 for member in members):
-        raise ValueError(f"{path} is encrypted; unpack it and name the file.")
-    return members
+            f"{path} is a zip archive of {len(members)} files; exactly one is expected. Unpack it and name the file."
+        )
+    [member] = members
+    size, method = member.file_size, member.compress_type
+    reasons = {
+        "is encrypted": member.flag_bits & 1,
+        "is a link": stat.S_ISLNK(member.external_attr >> 16),
+        # of other methods, zipfile unpacks 4 KB at one go, which may be gigabytes
+        "is not packed by deflate": method not in DEFLATE,
+        f"has {size:,} bytes, too many for {packed:,}": size
+        > MOST_GROWTH * max(packed, 2**20),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ValueError(
+                f"{path}: {member.filename!r} in it {reason}. Unpack it and name the file."
+            )
+    with _refusing(damaged):
+        unpacked = io.BufferedReader(archive.open(member))
+    return unpacked, member.filename, size
 
 
 def _read_json(stream, path, total):
-    skipped = 0
-    while (head := stream.readline()) and not head.strip():
-        skipped += 1
-    first = _parse(head, path, skipped + 1) if head.rstrip().endswith(b"}") else None
-    if first is None or "texts" in first:  # one object; it has to be held whole
-        yield (
-            _read_tutorial_json(first or _parse(head + stream.read(), path), path),
-            1.0,
-        )
-        return
-    lines = enumerate(chain([head], stream), skipped + 1)
-    while some := list(islice(lines, CHUNK)):
-        rows = [
-            (number, _parse(line, path, number))
-            for number, line in some
-            if line.strip()
-        ]
-        for number, review in rows:
+    read = iter(partial(stream.readline, LARGEST_OBJECT + 1), b"")
+    lines = ((number, line) for number, line in enumerate(read, 1) if line.strip())
+    number, head = next(lines, (1, b""))
+    if head.rstrip().endswith(b"}"):
+        first = _parse(head, path, number, LARGEST_OBJECT)
+        if "texts" not in first:
+            lines = chain([(number, head)], lines)
+            yield from _in_chunks(_json_reviews(lines, path), stream, total)
+            return
+        if more := next(lines, None):
+            raise ValueError(
+                f"{path}: line {more[0]}: nothing may follow the object with the texts and labels"
+            )
+    else:  # an object of several lines
+        head += stream.read(LARGEST_OBJECT + 1 - len(head))
+        first = _parse(head, path, None, LARGEST_OBJECT)
+    yield _read_tutorial_json(first, path), 1.0
+
+
+def _json_reviews(lines, path):
+    for number, line in lines:
+        review = _parse(line, path, number, LONGEST_ROW)
+        try:
+            found = review["text"], review["stars"]
+        except KeyError:
             _require(review, NEEDED, f"{path}: line {number}")
-        yield (
-            _frame(
-                [review["text"] for _, review in rows],
-                [review["stars"] for _, review in rows],
-            ),
-            stream.tell() / total,
-        )
+        yield found
 
 
 def _read_tutorial_json(whole, path):
@@ -275,54 +403,98 @@ def _read_tutorial_json(whole, path):
     return _frame(texts, labels)
 
 
-def _parse(line, path, number=None):
+def _parse(content, path, number, most):
+    place = f"line {number}" if number else "the file"
+    if len(content) > most:
+        raise ValueError(
+            f'{path}: {place} has more than {most:,} bytes. Write one review a line, {{"text": ..., "stars": ...}}.'
+        )
     try:
-        value = json.loads(line)
-    except ValueError as error:
-        place = f"line {number}" if number else "the file"
+        value = _json.decode(content.removeprefix(codecs.BOM_UTF8).decode())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {place} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         forms = '{"texts": [...], "labels": [...]} or one {"text": ..., "stars": ...} a line'
-        raise ValueError(f"{path}: expected {forms}; got a JSON {type(value).__name__}")
+        raise ValueError(
+            f"{path}: {place}: expected {forms}; got a JSON {type(value).__name__}"
+        )
     return value
 
 
+def _unique(pairs):
+    """Return an object of JSON as a dict, unless it has a key twice: nobody knows which of the values is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {reprlib.repr(key)} occurs twice")
+    return found
+
+
+_json = json.JSONDecoder(object_pairs_hook=_unique)
+
+
 def _read_csv(stream, path, total):
+    # A byte that is not UTF-8 becomes half a character, which no text may have, so that the row is named.
+    with io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text:
+        rows = _csv_rows(text, path)
+        header = next(rows, None)
+        if header is None:
+            raise ValueError(
+                f"{path} is empty; expected a header with the columns text and stars"
+            )
+        _require(header, NEEDED, f"{path}, read as CSV in UTF-8,")
+        needed = itemgetter(*map(header.index, NEEDED))
+        yield from _in_chunks(map(needed, rows), stream, total)
+
+
+def _csv_rows(text, path):
+    """Yield the header and the rows of a CSV file, except blank ones."""
+    begins, size, fields = 1, 0, None
+
+    def lines():
+        nonlocal size
+        while line := text.readline(LONGEST_ROW + 1):
+            size += len(line)
+            if size > LONGEST_ROW:
+                raise csv.Error(f"it has more than {LONGEST_ROW:,} characters")
+            yield line
+
+    rows = csv.reader(lines(), strict=True)
     try:
-        # Nothing but an empty field is missing: "NA" and "null" are words that a review may consist of.
-        options = {
-            "encoding": "utf-8-sig",
-            "chunksize": CHUNK,
-            "dtype": str,
-            "keep_default_na": False,
-        }
-        with pd.read_csv(stream, **options) as table:
-            for chunk in table:
-                _require(chunk, NEEDED, path)
-                # pandas takes fields too many for an index
-                if not isinstance(chunk.index, pd.RangeIndex):
-                    raise ValueError(
-                        f"{path}: rows have more fields than the header. Put texts that contain commas in quotes."
+        for row in rows:
+            if any(map(str.strip, row)):
+                fields = fields or len(row)
+                if len(row) != fields:
+                    raise csv.Error(
+                        f"it has {len(row):,} fields, the header {fields:,}"
                     )
-                yield chunk[NEEDED], min(stream.tell() / total, 1.0)
-    except pd.errors.EmptyDataError:
+                yield row
+            begins, size = rows.line_num + 1, 0
+    except csv.Error as error:
         raise ValueError(
-            f"{path} is empty; expected a header with the columns text and stars"
+            f"{path} cannot be read as CSV: the row that begins in line {begins}: {error}. "
+            "Put texts that contain commas, quotes or line ends in quotes, and double the quotes in them."
         ) from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as CSV in UTF-8: {error}") from None
 
 
 def _read_parquet(stream, path, total, columns=NEEDED):
-    try:
+    unreadable = f"{path} cannot be read as Parquet"
+    with _refusing(unreadable):
         table = parquet.ParquetFile(stream)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as Parquet: {error}") from None
-    _require(table.schema_arrow.names, columns, path)
-    rows, done = max(table.metadata.num_rows, 1), 0
-    for batch in table.iter_batches(CHUNK, columns=columns):
-        done += batch.num_rows
-        yield batch.to_pandas(), done / rows
+        names, rows, done = table.schema_arrow.names, table.metadata.num_rows, 0
+    _require(names, columns, path)
+    with _refusing(unreadable):
+        for batch in table.iter_batches(CHUNK, columns=columns):
+            done += batch.num_rows
+            # Its columns need none of the notes that pandas may have left in the file. As objects, since Arrow's strings are
+            # decoded when they are looked at, which would be outside of this try.
+            chunk = batch.to_pandas(ignore_metadata=True).astype(object)
+            yield chunk, done / max(rows, 1)
+
+
+def _in_chunks(reviews, stream, total):
+    while some := list(islice(reviews, CHUNK)):
+        yield _frame(*zip(*some)), min(stream.tell() / total, 1.0)
 
 
 def _frame(texts, stars):
@@ -335,11 +507,15 @@ def _frame(texts, stars):
 
 
 def _require(found, expected, where):
+    shown = ", ".join(map(reprlib.repr, islice(found, 20))) or "nothing"
     missing = [name for name in expected if name not in found]
     if missing:
         raise ValueError(
-            f"{where} has no {' and no '.join(map(repr, missing))}; it has: {', '.join(map(str, found)) or 'nothing'}"
+            f"{where} has no {' and no '.join(map(repr, missing))}; it has: {shown}"
         )
+    for name in expected:
+        if list(found).count(name) > 1:
+            raise ValueError(f"{where} has {name!r} more than once; it has: {shown}")
 
 
 def is_unicode(text):
@@ -357,12 +533,16 @@ def _checked(chunks, where):
     for chunk, share in chunks:
         texts, given = (chunk[name].astype(object) for name in NEEDED)
         texts = texts.where(texts.notna(), "")
-        stars = pd.to_numeric(given, errors="coerce")
-        is_bool = given.map(lambda star: isinstance(star, bool | np.bool_))
+        # as they are written: pandas reads any text as a number or as none, but not any object, and takes True for 1
+        written = [
+            str(star) if isinstance(star, (str, int, float, Decimal)) else ""
+            for star in given
+        ]
+        stars = pd.to_numeric(pd.Series(written, given.index, object), errors="coerce")
         for values, wrong, expected in (
             (
                 given,
-                ~stars.isin(range(1, 6)) | is_bool,
+                ~stars.isin(range(1, 6)),
                 "stars must be a whole number from 1 to 5",
             ),
             (
@@ -373,14 +553,14 @@ def _checked(chunks, where):
             (
                 texts,
                 texts.map(lambda text: isinstance(text, str) and not is_unicode(text)),
-                "text must be valid Unicode",
+                "text must be valid Unicode, in UTF-8",
             ),
         ):
             wrong = wrong.to_numpy(bool)
             if wrong.any():
                 row = int(wrong.argmax())
                 raise ValueError(
-                    f"{where}: row {first_row + row}: {expected}; got {values.iloc[row]!r}"
+                    f"{where}: row {first_row + row}: {expected}; got {reprlib.repr(values.iloc[row])}"
                 )
         # texts stay objects: a split then copies references to them
         checked = pd.DataFrame(
@@ -395,17 +575,28 @@ def _checked(chunks, where):
 
 
 def _read_snippets():
-    folder = _fetch_snippets()
-    tables = [
-        pd.read_csv(
-            folder / name,
-            sep="\t",
-            names=["id", "rating", "text"],
-            quoting=csv.QUOTE_NONE,
-            encoding="utf-8",
-        )
-        for name in SNIPPET_FILES
-    ]
+    path = fetch(
+        f"{SNIPPETS.replace('==', '-')}.tar.gz",
+        SNIPPETS_HASH,
+        "review-snippets",
+        "the package index",
+        _download_snippets,
+    )
+    # nothing is unpacked onto the disk: two files are read from an archive in an archive
+    with (
+        tarfile.open(path) as outer,
+        tarfile.open(fileobj=outer.extractfile(SNIPPETS_ARCHIVE)) as archive,
+    ):
+        tables = [
+            pd.read_csv(
+                archive.extractfile(name),
+                sep="\t",
+                names=["id", "rating", "text"],
+                quoting=csv.QUOTE_NONE,
+                encoding="utf-8",
+            )
+            for name in SNIPPET_FILES
+        ]
     snippets = pd.concat(tables, ignore_index=True)
     rating = snippets["rating"]  # the mean of twenty ratings from -4 to 4
     stars = 1 + (rating > -1.5) + (rating > -0.5) + (rating >= 0.5) + (rating >= 1.5)
@@ -415,33 +606,10 @@ def _read_snippets():
     )
 
 
-def _fetch_snippets():
-    """Take the snippets out of a source distribution, by way of pip, once."""
-    folder = cache_dir() / "review-snippets-3.3.2"
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        unpacked = Path(scratch, "unpacked")
-        unpacked.mkdir()
-        with tarfile.open(_download_snippets(Path(scratch))) as outer:
-            inner = next(
-                member
-                for member in outer
-                if member.name.endswith("hutto_ICWSM_2014.tar.gz")
-            )
-            with tarfile.open(fileobj=outer.extractfile(inner)) as archive:
-                for name in SNIPPET_FILES:
-                    (unpacked / name).write_bytes(
-                        archive.extractfile(f"hutto_ICWSM_2014/{name}").read()
-                    )
-        unpacked.rename(folder)
-    return folder
-
-
 def _download_snippets(scratch):
+    """Have pip fetch the source distribution; it compares the hash before it looks inside."""
     requirement = scratch / "requirements.txt"
-    requirement.write_text(SNIPPETS)
+    requirement.write_text(f"{SNIPPETS} --hash={SNIPPETS_HASH}")
     command = [
         sys.executable,
         "-m",
@@ -469,19 +637,12 @@ def _download_snippets(scratch):
             return next(scratch.glob("*.tar.gz"))
     said = [line for line in pip.stderr.splitlines() if not line.startswith("WARNING")]
     raise RuntimeError(
-        f"review-snippets could not be fetched, {ATTEMPTS} times. Is there a network? pip says: {' '.join(said).strip()}"
+        f"pip failed {ATTEMPTS} times and says: {' '.join(said).strip()}"
     )
 
 
 def _read_yelp_review_full():
-    from huggingface_hub import hf_hub_download
-
-    try:
-        path = hf_hub_download(**YELP, cache_dir=cache_dir() / "hub", tqdm_class=tqdm)
-    except Exception as error:
-        raise RuntimeError(
-            f"yelp-review-full could not be fetched from the Hugging Face hub: {error}"
-        ) from error
+    path = _fetch_yelp_review_full()
     with open(path, "rb") as stream:
         labelled = _read_parquet(stream, path, None, columns=["text", "label"])
         yield from _checked(
@@ -491,3 +652,25 @@ def _read_yelp_review_full():
             ),
             path,
         )
+
+
+def _fetch_yelp_review_full():
+    """Return the path of the hub's file. The hub states its hash, and the hub's client names it so but looks at the size only."""
+    from huggingface_hub import hf_hub_download
+
+    with _fetching("yelp-review-full", "the Hugging Face hub"):
+        for again in (False, True):
+            path = Path(
+                hf_hub_download(
+                    **YELP,
+                    cache_dir=cache_dir() / "hub",
+                    tqdm_class=tqdm,
+                    force_download=again,
+                )
+            )
+            # a link to the name; where the disk has no links, nothing can be compared
+            if not path.is_symlink() or _is_whole(
+                path, f"sha256:{path.readlink().name}"
+            ):
+                return path
+        raise RuntimeError("what the hub sent has not the hash that the hub states")

@@ -1,0 +1,550 @@
+"""Whatever lies in a file, it is read or refused in words: soon, in little memory, and naming the place."""
+
+import io
+import json
+import os
+import stat
+import struct
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
+from datetime import timedelta
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+from test_sources import WRITERS
+
+from selfatt_lib.data import load_reviews, sources, tokenize, tokenize_all
+from selfatt_lib.data.sources import is_unicode
+
+GOOD_LINE = '{"text": "a", "stars": 1}\n'
+GOOD_CSV = "text,stars\ngood film,5\n"
+
+
+def zip_of(*members, method=zipfile.ZIP_DEFLATED):
+    packed = io.BytesIO()
+    with (
+        warnings.catch_warnings(action="ignore"),
+        zipfile.ZipFile(  # of a name twice
+            packed, "w", method
+        ) as archive,
+    ):
+        for name, content in members:
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def parquet_of(*columns, notes=None):
+    names, values = zip(*columns)
+    table = pa.table(list(map(pa.array, values)), list(names), metadata=notes)
+    parquet.write_table(table, file := io.BytesIO())
+    return file.getvalue()
+
+
+def parquet_of_stars(*stars):
+    return parquet_of(("text", ["a"] * len(stars)), ("stars", pa.array(stars)))
+
+
+def altered(content, offset, format, *values, after=b"PK\x01\x02"):
+    """Return an archive with something else in the first entry of its directory, or after another mark."""
+    content = bytearray(content)
+    struct.pack_into(format, content, content.find(after) + offset, *values)
+    return bytes(content)
+
+
+LINK = zipfile.ZipInfo("reviews.csv")
+LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
+PACKED = zip_of(("reviews.csv", GOOD_CSV * 1000))
+NESTED = "[" * 1000, "[" * 100_000, '{"a":' * 1000, '{"a":' * 100_000
+STARS = "stars must be a whole number from 1 to 5"
+
+REFUSED = {
+    # archives
+    "link.zip": (zip_of((LINK, "/etc/passwd")), "'reviews.csv' in it is a link"),
+    "nested.zip": (zip_of(("a.zip", PACKED)), "the name should end in .*got 'a.zip'"),
+    "nested.csv.zip": (zip_of(("a.csv", PACKED)), "has no 'text' and no 'stars'"),
+    "twice.zip": (zip_of(("a.csv", GOOD_CSV), ("a.csv", GOOD_CSV)), "of 2 files"),
+    "empty.zip": (b"", "not a whole zip archive"),
+    "no member.zip": (zip_of(), "of 0 files"),
+    "encrypted.zip": (altered(PACKED, 8, "<H", 1), "is encrypted. Unpack it"),
+    "lzma.zip": (
+        zip_of(("a.csv", GOOD_CSV), method=zipfile.ZIP_LZMA),
+        "is not packed by deflate",
+    ),
+    "bzip2.zip": (
+        zip_of(("a.csv", GOOD_CSV), method=zipfile.ZIP_BZIP2),
+        "is not packed by deflate",
+    ),
+    "unknown method.zip": (altered(PACKED, 10, "<H", 99), "is not packed by deflate"),
+    "larger than said.zip": (altered(PACKED, 24, "<I", 30), "is damaged: Bad CRC-32"),
+    "grows.zip": (
+        altered(PACKED, 24, "<I", 2**32 - 2),
+        r"'reviews.csv' in it has 4,294,967,294 bytes, too many for \d+. Unpack it",
+    ),
+    "elsewhere.zip": (altered(PACKED, 42, "<I", 2**30), "not a whole zip archive"),
+    "other name.zip": (altered(PACKED, 46, "c", b"x"), "not a whole zip archive"),
+    "name not unicode.zip": (
+        altered(altered(PACKED, 8, "<H", 0x800), 46, "c", b"\xff"),
+        "not a whole zip archive",
+    ),
+    # JSON
+    **{
+        f"deep {number}.jsonl": (
+            f'{GOOD_LINE}{{"text": "a", "stars": 1, "x": {nested}',
+            "the file is not valid JSON|line 2 is not valid JSON",
+        )
+        for number, nested in enumerate(NESTED)
+    },
+    **{
+        f"deep {number}.json": (nested, "the file is not valid JSON: maximum recursion")
+        for number, nested in enumerate(NESTED)
+    },
+    "deep stars.json": (
+        f'{{"texts": ["a"], "labels": [{"[" * 500}{"]" * 500}]}}',
+        "row 1: stars must be",
+    ),
+    **{
+        f"stars {stars[:9]}.jsonl": (
+            f'{GOOD_LINE}{{"text": "a", "stars": {stars}}}\n',
+            f"row 2: {STARS}",
+        )
+        for stars in (
+            *("NaN", "-Infinity", "1e999", "9" * 400, '"1e999"', '"nan"', '""'),
+            *("[]", "[1]", "{}", '{"a": 1}', "[[1], [2]]", '"\\ud800"', '"\\u0661"'),
+        )
+    },
+    "a number too long.jsonl": (
+        GOOD_LINE + '{"text": "a", "stars": 1, "x": %s}' % ("9" * 5000),
+        "line 2 is not valid JSON: Exceeds the limit",
+    ),
+    "a key twice.jsonl": (
+        GOOD_LINE + '{"text": "a", "stars": 1, "stars": 5}\n',
+        "line 2 is not valid JSON: the key 'stars' occurs twice",
+    ),
+    "a key twice.json": (
+        '{"texts": ["a"], "labels": [1], "labels": [2]}',
+        "the key 'labels' occurs twice",
+    ),
+    "latin-1.jsonl": (
+        GOOD_LINE.encode() + '{"text": "café", "stars": 1}\n'.encode("latin-1"),
+        "line 2 is not valid JSON: 'utf-8' codec can't decode byte 0xe9",
+    ),
+    "utf-16.jsonl": (GOOD_LINE.encode("utf-16"), "not valid JSON: 'utf-8' codec"),
+    "utf-16.json": (
+        '{"texts": ["a"], "labels": [1]}'.encode("utf-16"),
+        "not valid JSON: 'utf-8' codec",
+    ),
+    "nul.jsonl": (
+        GOOD_LINE + '{"text": "a\0b", "stars": 1}\n',
+        "line 2 is not valid JSON: Invalid control character",
+    ),
+    "nuls.jsonl": (b"\0" * 50, "not valid JSON"),
+    "carriage return.jsonl": (GOOD_LINE + '{"a": 1}\r{"a": 1}', "line 2 is not valid"),
+    "half a character.json": (
+        '{"texts": ["a", "\\ud800"], "labels": [1, 1]}',
+        r"row 2: text must be valid Unicode, in UTF-8; got '\\ud800'",
+    ),
+    "half a character as a key.jsonl": (
+        '{"\\ud800": 1}\n',
+        r"line 1 has no 'text' and no 'stars'; it has: '\\ud800'",
+    ),
+    "long keys.jsonl": ('{"%s": 1}' % ("x" * 10**6), r"it has: 'x{12}\.\.\.x{13}'$"),
+    "an array as a line.jsonl": (GOOD_LINE + "[1]\n", "line 2: .*got a JSON list"),
+    "a number as a line.jsonl": (GOOD_LINE + "5\n", "line 2: .*got a JSON int"),
+    "more lines.json": (
+        '\n{"texts": ["a"], "labels": [1]}\n\n' + GOOD_LINE,
+        "line 4: nothing may follow the object",
+    ),
+    # CSV
+    "latin-1.csv": (
+        "text,stars\na,1\ncafé,1\n".encode("latin-1"),
+        r"row 2: text must be valid Unicode, in UTF-8; got 'caf\\udce9'",
+    ),
+    "utf-16.csv": (GOOD_CSV.encode("utf-16"), "read as CSV in UTF-8, has no 'text'"),
+    "nuls.csv": ("\0" * 50, r"it has: '\\x00"),
+    "unclosed.csv": (
+        'text,stars\na,1\n"b\nc,2\nd,3\n',
+        "the row that begins in line 3: unexpected end of data. Put texts that",
+    ),
+    "unclosed and opened again.csv": (
+        'text,stars\na,1\n"b,2\nc,3\n"d,4\n',
+        "the row that begins in line 3: ',' expected after '\"'",
+    ),
+    "text twice.csv": ("text,text,stars\na,b,1\n", "has 'text' more than once"),
+    "stars twice.csv": ("text,stars,stars\na,1,2\n", "has 'stars' more than once"),
+    "too few.csv": (
+        'text,stars\n"a\nb",1\nc\n',
+        "line 4: it has 1 fields, the header 2. Put",
+    ),
+    "too many.csv": (
+        "text,stars\n\na,1\nb,2,3\n",
+        "line 4: it has 3 fields, the header 2",
+    ),
+    **{
+        f"stars {number}.csv": (f"text,stars\na,1\nb,{stars}\n", f"row 2: {STARS}")
+        for number, stars in enumerate(("NaN", "inf", "1e999", "", "9" * 400, "5\0"))
+    },
+    # Parquet
+    "no rows.parquet": (
+        parquet_of(("text", pa.array([], "str")), ("stars", pa.array([], "i8"))),
+        "holds no review",
+    ),
+    "empty.parquet": (b"", "cannot be read as Parquet"),
+    "truncated.parquet": (parquet_of_stars(1, 2)[:-20], "cannot be read as Parquet"),
+    "text twice.parquet": (
+        parquet_of(("text", ["a"]), ("text", ["b"]), ("stars", [1])),
+        "has 'text' more than once",
+    ),
+    "stars twice.parquet": (
+        parquet_of(("text", ["a"]), ("stars", [1]), ("stars", [2])),
+        "has 'stars' more than once",
+    ),
+    **{
+        f"text {number}.parquet": (
+            parquet_of(("text", text), ("stars", [1])),
+            "row 1: text must be a string",
+        )
+        for number, text in enumerate(
+            ([7], [["a"]], [{"a": "b"}], [b"a"], pa.array([7]).dictionary_encode())
+        )
+    },
+    "text not unicode.parquet": (
+        parquet_of(
+            (
+                "text",
+                pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers()),
+            ),
+            ("stars", [1]),
+        ),
+        "cannot be read as Parquet",
+    ),
+    **{
+        f"stars {number}.parquet": (parquet_of_stars(stars), f"row 1: {STARS}")
+        for number, stars in enumerate(
+            (
+                *(
+                    "x",
+                    b"1",
+                    True,
+                    None,
+                    1.5,
+                    float("nan"),
+                    float("inf"),
+                    Decimal("1.5"),
+                ),
+                *([1], {"a": 1}, timedelta(1), pa.scalar(1, pa.timestamp("ns"))),
+            )
+        )
+    },
+    "stars of nanoseconds.parquet": (
+        parquet_of_stars(pa.scalar(1, pa.time64("ns"))),
+        "cannot be read as Parquet",
+    ),
+}
+
+READ = {
+    "above.zip": (zip_of(("../../a.csv", GOOD_CSV)), [("good film", 5)]),
+    "absolute.zip": (zip_of(("/etc/a.csv", GOOD_CSV)), [("good film", 5)]),
+    "smaller than said.zip": (
+        altered(zip_of(("a.csv", GOOD_CSV)), 24, "<I", 10**6),
+        [("good film", 5)],
+    ),
+    "mark of byte order.jsonl": ("\ufeff" + GOOD_LINE, [("a", 1)]),
+    "mark of byte order.json": (
+        '\ufeff{\n"texts": ["a"], "labels": [1.0]}',
+        [("a", 1)],
+    ),
+    "line ends.jsonl": (GOOD_LINE[:-1] + "\r\n\r\n" + GOOD_LINE, [("a", 1)] * 2),
+    "nul.jsonl": ('{"text": "a\\u0000", "stars": "1"}', [("a\0", 1)]),
+    "nan.jsonl": ('{"text": "a", "stars": 1, "x": NaN}', [("a", 1)]),
+    "line ends.csv": (
+        '\ufefftext,stars\r\na,1\nb,2\r"c\rd\r\ne\nf",3',
+        [("a", 1), ("b", 2), ("c\rd\r\ne\nf", 3)],
+    ),
+    "nul.csv": ("text,stars\na\0,1\n", [("a\0", 1)]),
+    "blanks.csv": ('text,stars,x\n  \n"a","5.0",\nb, 5,1', [("a", 5), ("b", 5)]),
+    "latin-1 elsewhere.csv": (b"text,stars,\xe9\na,1,\xe9\n", [("a", 1)]),
+    "others twice.csv": ("x,text,x,stars\n1,a,2,3\n", [("a", 3)]),
+    "decimals.parquet": (
+        parquet_of_stars(Decimal("1.0"), Decimal("5.0")),
+        [("a", 1), ("a", 5)],
+    ),
+    "categories.parquet": (
+        parquet_of(("text", pa.array(["a"]).dictionary_encode()), ("stars", ["2"])),
+        [("a", 2)],
+    ),
+    "notes of pandas.parquet": (
+        parquet_of(
+            ("text", ["a"]),
+            ("stars", [2]),
+            notes={"pandas": '{"index_columns": ["text"], "columns": []}'},
+        ),
+        [("a", 2)],
+    ),
+    "parquet.zip": (
+        zip_of(("a.parquet", parquet_of_stars(3, 4))),
+        [("a", 3), ("a", 4)],
+    ),
+}
+
+
+def written(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_rightly_is_refused_with_its_place(name, tmp_path):
+    content, message = REFUSED[name]
+    path = written(tmp_path, name, content)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_reviews(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 300
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_is_odd_but_clear_is_read(name, tmp_path):
+    content, reviews = READ[name]
+    found = load_reviews(written(tmp_path, name, content))
+    assert list(found.itertuples(index=False, name=None)) == reviews
+    assert list(tmp_path.iterdir()) == [tmp_path / name]  # nothing was unpacked
+
+
+def test_only_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "nowhere.csv").symlink_to(tmp_path / "gone.csv")
+    for name in (".", "pipe.csv", "nowhere.csv", "nul\0.csv", "long" * 1000):
+        with pytest.raises(FileNotFoundError, match="is neither a file nor one of"):
+            load_reviews(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("line.jsonl", "line 3 has more than 100 bytes"),
+        ("first line.jsonl", "line 1 has more than 100 bytes"),
+        ("object.json", "line 1 has more than 200 bytes"),
+        ("indented.json", "the file has more than 200 bytes"),
+        ("field.csv", "in line 3: it has more than 100 characters"),
+        ("fields.csv", "in line 3: it has more than 100 characters"),
+        ("header.csv", "in line 1: it has more than 100 characters"),
+    ],
+)
+def test_a_row_and_an_object_have_limits(name, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "LONGEST_ROW", 100)
+    monkeypatch.setattr(sources, "LARGEST_OBJECT", 200)
+    most, long = "x" * (100 - len(GOOD_LINE) + 1), "x" * 150
+    content = {
+        "line.jsonl": GOOD_LINE.replace("a", most) * 2 + GOOD_LINE.replace("a", long),
+        "first line.jsonl": GOOD_LINE.replace("a", long),
+        "object.json": json.dumps({"texts": [long] * 2, "labels": [1] * 2}),
+        "indented.json": json.dumps({"texts": [long] * 2, "labels": [1] * 2}, indent=1),
+        "field.csv": f'text,stars\n{"x" * 97},1\n"{long}',
+        "fields.csv": "text,stars\na,1\n" + '"\n",' * 50,
+        "header.csv": long,
+    }[name]
+    with pytest.raises(ValueError, match=place):
+        load_reviews(written(tmp_path, name, content))
+
+
+BOUNDED = """
+import resource, sys
+import psutil
+from selfatt_lib.data import load_reviews, sources
+held = psutil.Process().memory_info().vms
+resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[1]),) * 2)
+for path in sys.argv[2:]:
+    try:
+        print(len(load_reviews(path)))
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does")
+def test_what_is_huge_is_refused_in_little_memory(tmp_path):
+    long = "x" * 100_000_000
+    paths = [
+        written(tmp_path, "a.jsonl", GOOD_LINE + GOOD_LINE.replace("a", long)),
+        written(tmp_path, "a.csv", f'text,stars\na,1\n"{long}",1\n'),
+        written(
+            tmp_path, "bomb.json.zip", zip_of(("a.json", '{"texts": ["' + long * 6))
+        ),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", BOUNDED, str(400 * 10**6), *map(str, paths)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    line, row, bomb = done.stdout.splitlines()
+    assert "a.jsonl: line 2 has more than 16,777,216 bytes" in line
+    assert "begins in line 3: it has more than 16,777,216 characters" in row
+    assert "'a.json' in it has 600,000,012 bytes, too many for" in bomb
+
+
+# Fuzzing
+
+
+FILES = sorted(
+    {*WRITERS, "reviews.csv.zip", "reviews.jsonl.zip", "reviews.parquet.zip"}
+)
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory):
+    """Return the content of a valid file of each form, by its name."""
+    folder = tmp_path_factory.mktemp("valid")
+    for name, write in WRITERS.items():
+        write(folder / name)
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in FILES:
+        if name.endswith(".zip"):
+            member = name.removesuffix(".zip")
+            contents[name] = zip_of((member, contents[member]))
+    return contents
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("hostile")
+
+
+def assert_read_or_refused(path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*reviews without a word were left out")
+        try:
+            reviews = load_reviews(path)
+        except ValueError as error:
+            said = str(error)
+            reviews = None
+    if reviews is None:
+        assert str(path) in said
+        said.encode()  # it can be printed
+        return
+    assert reviews["stars"].isin(range(1, 6)).all()
+    assert reviews["stars"].dtype == int
+    assert all(text.strip() and is_unicode(text) for text in reviews["text"])
+
+
+MARKS = [
+    "\0",
+    "\n",
+    "\r",
+    '"',
+    ",",
+    "{",
+    "[",
+    "1e999",
+    "\ufeff",
+    "\u0301",
+    "PK\3\4",
+    "PAR1",
+]
+SOME = st.binary(max_size=8) | st.sampled_from(MARKS).map(str.encode)
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["replace", "insert", "cut", "end", "repeat"]),
+        st.floats(0, 1),
+        SOME,
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def edited(content, edits):
+    for edit, place, some in edits:
+        place = int(place * len(content))
+        before, after = content[:place], content[place:]
+        content = {
+            "replace": before + some + after[len(some) :],
+            "insert": before + some + after,
+            "cut": before + after[len(some) :],
+            "end": before,
+            "repeat": before + after[: 8 * len(some)] + after,
+        }[edit]
+    return content
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(deadline=timedelta(seconds=5))
+@given(edits=EDITS)
+def test_a_damaged_file_is_read_or_refused(name, edits, valid, folder):
+    assert_read_or_refused(written(folder, name, edited(valid[name], edits)))
+
+
+@settings(deadline=timedelta(seconds=5))
+@given(
+    form=st.sampled_from(["json", "jsonl", "csv", "parquet", "zip", "csv.zip"]),
+    content=st.lists(SOME | st.sampled_from([GOOD_LINE, GOOD_CSV]).map(str.encode)),
+)
+def test_any_bytes_are_read_or_refused(form, content, folder):
+    assert_read_or_refused(written(folder, f"any.{form}", b"".join(content)))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda some: (
+        st.lists(some, max_size=3)
+        | st.dictionaries(st.sampled_from([*"ab", "text", "stars"]), some, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=timedelta(seconds=5))
+@given(texts=st.lists(JSON, max_size=4), stars=st.lists(JSON, max_size=4))
+@example(texts=["a", "b"], stars=[1, 10**400])
+def test_any_values_are_read_or_refused(texts, stars, folder):
+    whole = json.dumps({"texts": texts, "labels": stars})
+    lines = [json.dumps({"text": t, "stars": s}) for t, s in zip(texts, stars)]
+    assert_read_or_refused(written(folder, "any.json", whole))
+    assert_read_or_refused(written(folder, "any.jsonl", "\n".join(lines)))
+
+
+# Texts
+
+
+BLANK = "".join(char for char in map(chr, range(sys.maxunicode)) if char.isspace())
+TEXTS = {
+    "control characters": "".join(map(chr, range(32))) * 10,
+    "from right to left": "abc \u202edef\u202c \u2066x\u2069",
+    "zero width": "\u200b\u200c go\u200bod fi\u200dlm \ufeff",
+    "a script": "<script>alert('x')</script> <b onclick=\"x()\">&amp;</b>",
+    "only white space": BLANK,
+    "any white space": BLANK.join("abc"),
+    "a word of 10 MB": "x" * 10**7,
+    "brackets of 10 MB": "(" * 10**7,
+    "10 MB of words": "a " * (5 * 10**6),
+    "combining marks": "e" + "\u0301" * 100_000,
+    "joined emoji": "\N{MAN}\u200d" * 50_000,
+    "not characters": "\ufffe\uffff\U0010ffff \ue000",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_any_text_is_tokenized_soon_and_the_same_alone_and_among_others(name):
+    started = time.perf_counter()
+    tokens = tokenize(TEXTS[name], 100)
+    among = tokenize_all([TEXTS[name], *["good film"] * 30], 100)
+    assert time.perf_counter() - started < 5
+    assert [among.words[i] for i in among[0]] == tokens
+    assert len(tokens) <= 100
+    assert all(token == token.strip() != "" for token in tokens)
+    assert bool(tokens) == bool(TEXTS[name].strip())
+
+
+@settings(deadline=timedelta(seconds=5))
+@given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("'.,-:/@()")))
+def test_any_text_has_tokens_unless_it_is_blank(text):
+    assert bool(tokenize(text, 100)) == bool(text.strip())
