@@ -6,7 +6,7 @@ CHAPTERS ?= book/*.ipynb
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format book notebooks bench lock address colab-check clean
+.PHONY: help setup train test lint format book notebooks bench torture lock address colab-check clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ —/' | sed -E 's/^([a-z-]+) —/  make \1 —/'
@@ -22,7 +22,8 @@ setup:  ## make .venv from requirements.lock, unless that is done (DEVICE=gpu: w
 train: setup  ## train on real reviews; results in runs/quick
 	$(if $(findstring -p run_dir ,$(ARGS)),$(error the run directory is set with RUN=runs/NAME, not in ARGS))
 	@mkdir -p $(dir $(RUN))
-	@PYTHONWARNINGS="ignore:IProgress not found" $(BIN)/papermill book/training.ipynb $(RUN).ipynb -f book/parameters/$(PARAMETERS).yaml -p run_dir $(RUN) $(ARGS) \
+	@exec env RUN=$(RUN) GO_ON='make train PARAMETERS=$(PARAMETERS) RUN=$(RUN) ARGS="$(strip $(ARGS) -p resume True)"' PYTHONWARNINGS="ignore:IProgress not found" \
+		$(BIN)/python tools/stoppable.py book/training.ipynb $(RUN).ipynb -f book/parameters/$(PARAMETERS).yaml -p run_dir $(RUN) $(ARGS) \
 		--no-progress-bar --log-level WARNING --stderr-file -
 	@mv $(RUN).ipynb $(RUN)/training.ipynb
 	@$(BIN)/selfatt summary $(RUN)
@@ -44,6 +45,9 @@ notebooks: setup  ## run every chapter and store its outputs (CHAPTERS=book/pena
 
 bench: setup  ## measure speed side by side: benchmarks/results.json (ARGS="step epoch" for some questions, ARGS=--quick for a trial)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+torture: setup  ## kill training, feed the loaders broken files, alter the stored outputs (ARGS="kills" for one of kills, inputs, alterations)
+	@$(BIN)/python tools/torture.py $(ARGS)
 
 lock: setup  ## rewrite requirements.lock and requirements-gpu.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
 	@for lock in "cpu requirements.lock" "gpu requirements-gpu.lock"; do set -- $$lock; \

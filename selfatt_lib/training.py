@@ -4,9 +4,12 @@ import difflib
 import filecmp
 import hashlib
 import inspect
+import itertools
 import json
 import os
 import shutil
+import signal
+import threading
 import time
 import warnings
 from contextlib import contextmanager
@@ -34,6 +37,7 @@ from selfatt_lib.data import (
 )
 from selfatt_lib.data.text import GLOVE_SIZES
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM, check_pooling
+from selfatt_lib.params import read_layout
 from selfatt_lib.penalty import WeightedSoftmaxCE, class_weights, diversity_penalty
 from selfatt_lib.runtime import (
     choose_devices,
@@ -48,6 +52,7 @@ nd, gluon = mx.nd, mx.gluon
 STARS = [1, 2, 3, 4, 5]
 LEARNING_RATE_DECAY = 0.9  # every second epoch, as in the tutorial
 BATCHES_PER_READING = 10  # so often the bar's loss and accuracy are read
+SECONDS_PER_SAVING = 600  # so often a long epoch is saved before its end
 
 
 # Configuration
@@ -430,47 +435,87 @@ class RunDirectory:
             ) from None
 
     def save_epoch(self, model, trainer, history, is_best):
-        """Keep an epoch. Whenever this is cut short, the epochs before it are intact: the checkpoint comes last and counts."""
+        """Keep an epoch. Whenever this is cut short, the epochs before it are intact: the checkpoint comes last and counts.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written to: it is full, read-only or gone.
+        """
         if is_best:
-            with replacing(self.path / "model.params") as temporary:
+            with self._replacing("model.params") as temporary:
                 model.save_parameters(str(temporary))
-        write_text(
-            self.path / "metrics.jsonl",
-            "".join(json.dumps(epoch) + "\n" for epoch in history),
-        )
-        with replacing(self.path / "checkpoint.params") as temporary:
-            nd.save(str(temporary), checkpoint(model, trainer, len(history)))
+                read_layout(temporary)
+        with self._replacing("metrics.jsonl") as temporary:
+            lines = [json.dumps(epoch) + "\n" for epoch in history]
+            temporary.write_text("".join(lines), encoding="utf-8")
+        self.save_checkpoint(model, trainer, len(history))
+
+    def save_checkpoint(self, model, trainer, epoch, tally=None):
+        """Keep all that training goes on from, after an epoch or, with the `tally` of the next one so far, in the middle of that."""
+        with self._replacing("checkpoint.params") as temporary:
+            nd.save(str(temporary), checkpoint(model, trainer, epoch, tally))
+            read_layout(temporary)  # MXNet does not tell when its last bytes got lost
+
+    @contextmanager
+    def _replacing(self, name):
+        path = self.path / name
+        try:
+            with replacing(path) as temporary:
+                yield temporary
+        except (OSError, mx.MXNetError, ValueError) as error:
+            raise OSError(
+                f"{path} could not be written: {str(error).strip().splitlines()[-1]}. What was saved before is intact. Make room, or give "
+                "the folder back and its permission to write, and go on with resume=True."
+            ) from error
 
     def restore(self, model, trainer):
-        """Go back to the last epoch that was kept, if there is one, and return the history up to it: list of dict.
+        """Go back to where the run was saved last, if it was.
+
+        Returns
+        -------
+        history : list of dict
+            The epochs up to there.
+        earlier : tuple or None
+            Of an epoch that was saved in the middle: batches done, seconds taken, and what `_Tally.arrays` returned.
 
         Raises
         ------
         ValueError
             The checkpoint is damaged, or what belongs to it is missing.
         """
+        for left_over in self.path.glob(".*.partial"):  # by a run that was killed
+            left_over.unlink()
         path = self.path / "checkpoint.params"
         if not path.exists():
-            return []
+            return [], None
         try:
-            done = restore(nd.load(str(path)), model, trainer)
-        except (mx.MXNetError, KeyError, TypeError, AssertionError) as error:
+            read_layout(path)
+            done, earlier = restore(nd.load(str(path)), model, trainer)
+        except (
+            mx.MXNetError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AssertionError,
+        ) as error:
             raise ValueError(
                 f"{path} is damaged: {error}. Start the run anew with resume=False."
             ) from error
         history = self.history()[:done]
-        if len(history) < done or not (self.path / "model.params").exists():
+        if len(history) < done or (done and not (self.path / "model.params").exists()):
             raise ValueError(
                 f"{str(self.path)!r} lacks model.params or some of the {done} epochs of metrics.jsonl. "
                 "Start the run anew with resume=False."
             )
-        return history
+        return history, earlier
 
 
-def checkpoint(model, trainer, epoch):
+def checkpoint(model, trainer, epoch, tally=None):
     """Return all that training goes on from, as a dict of NDArrays: weights, Adam's moments, the step and the epoch.
 
     The random generators are not in it: each epoch seeds them anew. Nor are the devices: it is the same for one and for several.
+    In the middle of the next epoch, what became of its batches so far belongs to it.
     """
     state = {
         f"weight:{name}": parameter.list_data()[0].as_in_context(mx.cpu())
@@ -481,16 +526,31 @@ def checkpoint(model, trainer, epoch):
             state[f"{name}:{index}"] = moment.as_in_context(mx.cpu())
     state["epoch"] = nd.array([epoch], dtype="int64")
     state["step"] = nd.array([trainer._optimizer.num_update], dtype="int64")
+    if tally:
+        state["batches"] = nd.array([tally.count], dtype="int64")
+        state["seconds"] = nd.array([tally.seconds], dtype="float64")
+        for part, array in zip(_TALLIED, tally.arrays()):
+            state[f"tally:{part}"] = nd.from_numpy(array)
     return state
 
 
 def restore(state, model, trainer):
-    """Put a checkpoint back into a model and its trainer, on every device, and return its epoch."""
+    """Put a checkpoint back into a model and its trainer, on every device.
+
+    Returns
+    -------
+    epoch : int
+    earlier : tuple or None
+        As `RunDirectory.restore` returns it.
+    """
     for name, parameter in _named_parameters(model):
         parameter.set_data(state[f"weight:{name}"])
     optimizer = trainer._optimizer
     optimizer.num_update = int(state["step"].asscalar())
     with_moments = [int(name[5:]) for name in state if name.startswith("mean:")]
+    for index, part in itertools.product(with_moments, ("mean", "variance")):
+        if state[f"{part}:{index}"].shape != trainer._params[index].shape:
+            raise ValueError(f"{part}:{index} has not the shape of its weight")
     for updater, device in zip(trainer._updaters, devices_of(model)):
         optimizer._set_current_context(device.device_id)
         for index in with_moments:
@@ -499,7 +559,12 @@ def restore(state, model, trainer):
             )
             updater.states_synced[index] = True
             optimizer._index_update_count[index] = optimizer.num_update
-    return int(state["epoch"].asscalar())
+    earlier = None
+    if "batches" in state:
+        tallied = [state[f"tally:{part}"].asnumpy() for part in _TALLIED]
+        count, seconds = (state[name].asscalar() for name in ("batches", "seconds"))
+        earlier = int(count), float(seconds), tallied
+    return int(state["epoch"].asscalar()), earlier
 
 
 def _named_parameters(model):
@@ -637,13 +702,34 @@ def build_objective(config, train_stars, devices):
     return objective
 
 
-class _Tally:
-    """What became of an epoch's batches, left on the devices until it is asked for."""
+_TALLIED = ("loss", "stars", "logits")
 
-    def __init__(self, fitted=None):
+
+class _Tally:
+    """What became of an epoch's batches, left on the devices until it is asked for.
+
+    Parameters
+    ----------
+    fitted : list of int, optional
+        Sizes of batches known to be done; `arrays` adds to it.
+    earlier : tuple, optional
+        From `RunDirectory.restore`: the batches before those that are added.
+    """
+
+    def __init__(self, fitted=None, earlier=None):
         self.batches = []  # of each, on each device: loss, stars, logits
         self.sizes = []  # tokens of each, padding included
-        self.fitted = [] if fitted is None else fitted  # sizes known to be done
+        self.fitted = [] if fitted is None else fitted
+        self.before, seconds, self.earlier = earlier or (0, 0.0, None)
+        self.started = time.perf_counter() - seconds
+
+    @property
+    def count(self):
+        return self.before + len(self.batches)
+
+    @property
+    def seconds(self):
+        return time.perf_counter() - self.started
 
     def add(self, batch, outcomes):
         """Add a batch from `on_devices`, and the loss and logits that each device made of its part."""
@@ -656,18 +742,36 @@ class _Tally:
         )
         self.sizes.append(sum(tokens.size for _, tokens, _, _ in batch))
 
-    def read(self, first=0, last=None):
-        """Return loss, stars and predictions of these batches. It waits until they are done."""
-        parts = [part for batch in self.batches[first:last] for part in batch]
-        loss, stars, logits = (
-            np.concatenate([array.asnumpy() for array in arrays])
-            for arrays in zip(*parts)
-        )
-        self.fitted.append(max(self.sizes[first:last]))
+    def arrays(self, first=None, last=None):
+        """Return loss (reviews,), stars (reviews,) and logits (reviews, 5) of these batches, of all by default.
+
+        It waits until they are done.
+        """
+        parts = [
+            [array.asnumpy() for array in part]
+            for batch in self.batches[first:last]
+            for part in batch
+        ]
+        self.fitted.append(max(self.sizes[first:last], default=0))
+        if self.earlier and first is None:
+            parts.insert(0, self.earlier)
+        return [np.concatenate(arrays) for arrays in zip(*parts)]
+
+    def read(self, first=None, last=None):
+        """Return mean loss, stars and predictions of these batches."""
+        loss, stars, logits = self.arrays(first, last)
         return (
             float(loss.mean(dtype=np.float64)),
             stars.astype(int),
             logits.argmax(axis=1) + 1,
+        )
+
+    def first_not_finite(self):
+        """Return the number of the first batch with a loss that is infinite or no number."""
+        return next(
+            number
+            for number, batch in enumerate(self.batches, self.before + 1)
+            if not all(np.isfinite(loss.asnumpy()).all() for loss, _, _ in batch)
         )
 
 
@@ -777,6 +881,43 @@ def _advice_on_memory(config, devices, fitted, longest):
         ) from error
 
 
+@contextmanager
+def _signals_noted():
+    """Take note of SIGINT and SIGTERM where they would end the process; the same one again does. Gives a list of names."""
+    came, before = [], {}
+
+    def note(number, _):
+        came.append(signal.Signals(number).name)
+        signal.signal(number, before[number])
+
+    # Python allows it nowhere else.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _require_finite(loss, tally, epoch, steps):
+    """Raise RuntimeError with the first batch at fault if a mean loss is infinite or no number."""
+    if not np.isfinite(loss):
+        raise RuntimeError(
+            f"the loss of batch {tally.first_not_finite()} of {steps} in epoch {epoch} is infinite or no number. What was saved before is "
+            "kept. Begin anew with a lower learning_rate, or set clip_norm."
+        )
+
+
+def _draw_dropout(model, batch):
+    """Draw the random numbers that a step on the batch draws, and forget what comes out."""
+    with mx.autograd.train_mode():
+        for _, tokens, valid_length, _ in batch:
+            logits, _ = model(tokens, valid_length)
+            logits.wait_to_read()
+
+
 def train(run, model, objective, train_batches, valid_batches):
     """Train, keep the best epoch, and leave the model with its weights.
 
@@ -800,6 +941,10 @@ def train(run, model, objective, train_batches, valid_batches):
     ------
     RuntimeError
         The loss became infinite or no number.
+    KeyboardInterrupt
+        SIGINT or SIGTERM came. The batch was finished and the run saved; resumed, it goes on with the next batch.
+    OSError
+        The run directory cannot be written to.
     MemoryError
         A batch does not fit into the memory of the device.
     ValueError
@@ -812,12 +957,13 @@ def train(run, model, objective, train_batches, valid_batches):
         {"learning_rate": config.learning_rate},
         update_on_kvstore=False,
     )
-    history = run.restore(model, trainer)
+    history, earlier = run.restore(model, trainer)
     done = len(history)
 
     steps, fitted = len(train_batches), []
     longest = int(train_batches.lengths.max())
     with (
+        _signals_noted() as signals,
         tqdm(
             total=config.epochs * steps,
             initial=done * steps,
@@ -834,35 +980,54 @@ def train(run, model, objective, train_batches, valid_batches):
                 and epoch - 1 - _best(history)["epoch"] >= config.patience
             ):
                 break
-            started = time.perf_counter()
+            saved = time.perf_counter()
             seed_everything(epoch_seed(config.seed, epoch))
             trainer.set_learning_rate(
                 config.learning_rate * LEARNING_RATE_DECAY ** ((epoch - 1) // 2)
             )
             bar.set_description(f"epoch {epoch} of {config.epochs}")
 
-            tally = _Tally(fitted)
+            tally = _Tally(fitted, earlier)
+            earlier = None
+
             for number, batch in enumerate(on_devices(train_batches, devices), 1):
+                bar.update()
+                if number <= tally.before:
+                    _draw_dropout(model, batch)
+                    continue
                 outcomes = training_step(
                     model, objective, trainer, batch, config.clip_norm
                 )
                 tally.add(batch, outcomes)
-                before = number - BATCHES_PER_READING
-                if before > 0 and number % BATCHES_PER_READING == 0:
+                if (
+                    number % BATCHES_PER_READING == 0
+                    and len(tally.batches) > BATCHES_PER_READING
+                ):
                     # ten batches back, so that the devices have work while we wait
                     recent_loss, recent_stars, predictions = tally.read(
-                        before - BATCHES_PER_READING, before
+                        -2 * BATCHES_PER_READING, -BATCHES_PER_READING
                     )
+                    _require_finite(recent_loss, tally, epoch, steps)
                     bar.set_postfix(
                         loss=f"{recent_loss:.3f}",
                         accuracy=f"{(recent_stars == predictions).mean():.3f}",
                         refresh=False,
                     )
-                bar.update()
+                if signals or time.perf_counter() - saved > SECONDS_PER_SAVING:
+                    _require_finite(tally.read()[0], tally, epoch, steps)
+                    run.save_checkpoint(model, trainer, len(history), tally)
+                    saved = time.perf_counter()
+                if signals:
+                    raise KeyboardInterrupt(
+                        f"{signals[0]} came. Stopped and saved after batch {number} of {steps} in epoch {epoch}. To go on, run the same with "
+                        'resume=True, for example: make train ARGS="-p resume True"'
+                    )
 
+            train_outcome = tally.read()
+            _require_finite(train_outcome[0], tally, epoch, steps)
             line = {"epoch": epoch, "learning_rate": trainer.learning_rate}
             for part, (loss, stars, predictions) in (
-                ("train", tally.read()),
+                ("train", train_outcome),
                 ("valid", evaluate(model, valid_batches, objective)),
             ):
                 line[f"{part}_loss"] = loss
@@ -870,12 +1035,12 @@ def train(run, model, objective, train_batches, valid_batches):
                     f"{part}_{name}": value
                     for name, value in scores(stars, predictions).items()
                 }
-            if not np.isfinite([line["train_loss"], line["valid_loss"]]).all():
+            if not np.isfinite(line["valid_loss"]):
                 raise RuntimeError(
-                    f"the loss of epoch {epoch} is not finite: {line['train_loss']} in training, {line['valid_loss']} held out. "
-                    "The epochs before it are kept. Lower learning_rate, or set clip_norm."
+                    f"the held-out loss of epoch {epoch} is {line['valid_loss']}. What was saved before is kept. Begin anew with a lower "
+                    "learning_rate, or set clip_norm."
                 )
-            history.append(line | {"seconds": time.perf_counter() - started})
+            history.append(line | {"seconds": tally.seconds})
             run.save_epoch(
                 model, trainer, history, is_best=_best(history)["epoch"] == epoch
             )

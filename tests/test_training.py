@@ -1,6 +1,12 @@
 import dataclasses
+import itertools
 import json
 import os
+import shutil
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -9,6 +15,7 @@ import pytest
 from conftest import SMALL, fit, make_reviews, prepare
 from selfatt_lib import training
 from selfatt_lib.data import on_devices
+from selfatt_lib.prediction import Classifier
 from selfatt_lib.runtime import mx
 from selfatt_lib.training import (
     RunDirectory,
@@ -192,7 +199,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was(
     monkeypatch.setattr(training, "evaluate", lambda *_: (next(losses), *found))
     with pytest.raises(
         RuntimeError,
-        match=r"the loss of epoch 2 is not finite: .*Lower learning_rate, or set clip_norm",
+        match=r"the held-out loss of epoch 2 is nan\..*lower learning_rate, or set clip_norm",
     ):
         fit(prepared)
     assert [line["epoch"] for line in prepared.run.history()] == [1]
@@ -208,8 +215,34 @@ def test_a_run_that_diverges_is_stopped(tmp_path):
         learning_rate=1e30,
         clip_norm=None,
     )
-    with pytest.raises(RuntimeError, match="is not finite"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"the loss of batch \d of 5 in epoch 1 is infinite or no number\..*lower",
+    ):
         fit(prepared)
+
+
+def test_a_batch_whose_loss_is_no_number_is_named_and_what_was_saved_stays(
+    tmp_path, monkeypatch
+):
+    prepared = prepare(tmp_path / "run", make_reviews(400), batch_size=4, epochs=2)
+    steps, step, count = len(prepared.train_batches), training.training_step, []
+
+    def broken_step(*args):
+        count.append(1)
+        outcomes = step(*args)
+        if len(count) == steps + 3:
+            outcomes = [(loss * float("nan"), logits) for loss, logits in outcomes]
+        return outcomes
+
+    monkeypatch.setattr(training, "training_step", broken_step)
+    with pytest.raises(
+        RuntimeError, match=f"the loss of batch 3 of {steps} in epoch 2 is infinite"
+    ):
+        fit(prepared)
+    assert len(count) < 2 * steps  # it does not wait for the end of the epoch
+    assert len(prepared.run.history()) == 1
+    assert "batches" not in nd.load(str(tmp_path / "run" / "checkpoint.params"))
 
 
 def test_of_equally_good_epochs_the_first_is_kept():
@@ -396,6 +429,211 @@ def test_a_stop_while_an_epoch_is_being_saved_loses_that_epoch_only(
     assert_same_run(unbroken, resumed)
 
 
+def at_step(number, act, monkeypatch):
+    """Do something in the middle of a step; return the list of steps."""
+    step, steps = training.training_step, []
+
+    def acting_step(*args):
+        steps.append(1)
+        outcomes = step(*args)
+        if len(steps) == number:
+            act()
+        return outcomes
+
+    monkeypatch.setattr(training, "training_step", acting_step)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("number", "batch", "devices"),
+    [
+        (signal.SIGTERM, 2, [mx.cpu()]),
+        (signal.SIGINT, 15, [mx.cpu()]),  # the last
+        (signal.SIGINT, 2, [mx.cpu(0), mx.cpu(1)]),
+    ],
+)
+def test_a_signal_stops_at_the_next_batch_and_nothing_is_lost(
+    number, batch, devices, tmp_path, monkeypatch
+):
+    parameters = {"epochs": 2, "num_layers": 2, "embedding_dropout": 0.2}
+    parameters |= {"devices": devices, "learning_rate": 0.01}
+    unbroken = prepare(tmp_path / "unbroken", **parameters)
+    unbroken.history = fit(unbroken)
+    steps = len(unbroken.train_batches)
+    assert steps == 15
+
+    stopped = prepare(tmp_path / "stopped", **parameters)
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        taken = at_step(steps + batch, lambda: os.kill(os.getpid(), number), patch)
+        with pytest.raises(
+            KeyboardInterrupt,
+            match=f"{number.name} came. Stopped and saved after batch {batch} of {steps} in epoch 2. .* make train",
+        ):
+            fit(stopped)
+        assert len(taken) == steps + batch
+    assert signal.getsignal(number) is before
+
+    resumed = prepare(tmp_path / "stopped", resume=True, **parameters)
+    with monkeypatch.context() as patch:
+        taken = at_step(None, None, patch)
+        resumed.history = fit(resumed)
+        assert len(taken) == steps - batch
+    assert_same_run(unbroken, resumed)
+    assert resumed.history["seconds"].iloc[1] > 0
+
+
+def test_a_second_signal_ends_the_process_as_ever(tmp_path, monkeypatch):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20)
+
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    at_step(1, twice, monkeypatch)
+    with pytest.raises(KeyboardInterrupt) as stop:
+        fit(prepared)
+    assert "saved" not in str(stop.value)
+
+
+def test_it_trains_in_a_thread_where_signals_cannot_be_noted(tmp_path):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1)
+    with ThreadPoolExecutor(1) as thread:
+        assert len(thread.submit(fit, prepared).result()) == 1
+
+
+def test_a_long_epoch_is_saved_before_its_end(tmp_path, monkeypatch):
+    parameters = {"epochs": 1, "learning_rate": 0.01}
+    unbroken = prepare(tmp_path / "unbroken", **parameters)
+    unbroken.history = fit(unbroken)
+
+    monkeypatch.setattr(training, "SECONDS_PER_SAVING", 0)
+    stopped = prepare(tmp_path / "stopped", **parameters)
+    stop_after(stopped, 7)
+    resumed = prepare(tmp_path / "stopped", resume=True, **parameters)
+    taken = at_step(None, None, monkeypatch)
+    resumed.history = fit(resumed)
+    assert len(unbroken.train_batches) - 7 <= len(taken) < len(unbroken.train_batches)
+    assert_same_run(unbroken, resumed)
+
+
+# Folders that cannot be written to
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of its own, and a function that mounts it anew with other options."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(*options):
+        return subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", disk],
+            capture_output=True,
+        )
+
+    if shutil.which("mount") is None or mount("size=1500k").returncode:
+        pytest.skip("needs to mount a disk, which only root may")
+    yield disk, mount
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("cause", ["full", "almost full", "read-only", "gone"])
+def test_a_disk_that_takes_no_more_is_an_error_and_the_last_epoch_stays(
+    cause, small_disk, tmp_path, monkeypatch
+):
+    disk, mount = small_disk
+    parameters = {"epochs": 3, "learning_rate": 0.01}
+    unbroken = prepare(tmp_path / "unbroken", **parameters)
+    unbroken.history = fit(unbroken)
+    steps = len(unbroken.train_batches)
+
+    def fill(leave):
+        room = shutil.disk_usage(disk).free - leave
+        (disk / "ballast").write_bytes(bytes(room))
+
+    def spoil():
+        nd.waitall()
+        if cause == "read-only":
+            assert mount("remount", "ro").returncode == 0
+        elif cause == "gone":
+            (disk / "run").rename(disk / "elsewhere")
+        else:
+            fill(leave=4096 * (cause == "almost full"))
+
+    def mend():
+        if cause == "read-only":
+            assert mount("remount", "rw").returncode == 0
+        elif cause == "gone":
+            (disk / "elsewhere").rename(disk / "run")
+        else:
+            (disk / "ballast").unlink()
+
+    stopped = prepare(disk / "run", **parameters)
+    with monkeypatch.context() as patch:
+        at_step(steps + 2, spoil, patch)
+        with pytest.raises(
+            OSError, match=r"run/.* could not be written: .*\. What was saved before is"
+        ):
+            fit(stopped)
+    mend()
+    assert len(stopped.run.history()) in (1, 2)
+    epoch = nd.load(str(disk / "run" / "checkpoint.params"))["epoch"]
+    assert epoch.asscalar() == 1
+
+    resumed = prepare(disk / "run", resume=True, **parameters)
+    resumed.history = fit(resumed)
+    assert_same_run(unbroken, resumed)
+
+
+def test_a_clock_that_is_set_back_changes_nothing(tmp_path, monkeypatch):
+    clock = itertools.count(2e9, -3600)
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    history = fit(prepare(tmp_path / "run", make_reviews(80), valid_size=20))
+    assert (history["seconds"] > 0).all()
+
+
+# Small and one-sided corpora
+
+
+@pytest.mark.parametrize(
+    "corpus",
+    [
+        {"text": ["good film", "bad film"], "stars": [5, 1]},
+        {"text": ["good", "bad"], "stars": [3, 3]},  # one star, one token
+        {"text": ["a b c"] * 9 + ["d e"], "stars": [4] * 9 + [2]},
+    ],
+)
+@pytest.mark.parametrize("class_weights", [None, "auto"])
+def test_the_smallest_corpora_train_and_predict(corpus, class_weights, tmp_path):
+    parameters = {"valid_size": 1, "attention_hops": 1, "epochs": 2}
+    config = TrainingConfig(
+        **SMALL | parameters,
+        class_weights=class_weights,
+        run_dir=str(tmp_path / "run"),
+    )
+    metrics = training.fit(config, training.prepare(config, pd.DataFrame(corpus)))
+    assert 0 <= metrics["accuracy"] <= 1
+    assert np.sum(metrics["confusion_matrix"]) == 1
+    prediction = Classifier.load(tmp_path / "run", "cpu").predict(["good"])[0]
+    assert prediction.attention.tolist() == [[1.0]]
+    assert np.isclose(prediction.probabilities.sum(), 1)
+
+
+def test_a_star_that_is_missing_on_one_side_trains_and_predicts(tmp_path):
+    reviews = make_reviews(200)
+    without_two = reviews[reviews["stars"] != 2].reset_index(drop=True)
+    prepared = prepare(tmp_path / "run", without_two, valid_size=20, epochs=1)
+    assert 2 not in set(prepared.train_reviews["stars"])
+    fit(prepared)
+    prepared.valid_batches.stars[:] = 2  # held out, there is nothing else
+    _, stars, predictions = evaluate(
+        prepared.model, prepared.valid_batches, prepared.objective
+    )
+    assert set(stars) == {2}
+    assert set(predictions) <= {1, 2, 3, 4, 5}
+
+
 def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
     first = prepare(tmp_path / "run")
     first.history = fit(first)
@@ -552,6 +790,20 @@ def test_a_longer_run_with_the_same_best_epoch_is_not_dropped(tmp_path):
         (
             "checkpoint.params",
             lambda path: nd.save(str(path), [nd.zeros(1)]),
+            "is damaged: (?s:.*)Start the run anew",
+        ),
+        (
+            "checkpoint.params",
+            lambda path: nd.save(
+                str(path), nd.load(str(path)) | {"mean:1": nd.zeros((2, 3))}
+            ),
+            "is damaged: mean:1 has not the shape of its weight",
+        ),
+        (
+            "checkpoint.params",
+            lambda path: nd.save(
+                str(path), nd.load(str(path)) | {"mean:99": nd.zeros(1)}
+            ),
             "is damaged: (?s:.*)Start the run anew",
         ),
         (
