@@ -23,7 +23,12 @@ from test_sources import WRITERS
 from selfatt_lib.data import load_reviews, sources, tokenize, tokenize_all
 from selfatt_lib.data.sources import is_unicode
 
-GOOD_LINE = '{"text": "a", "stars": 1}\n'
+
+def line_of(text):
+    return json.dumps({"text": text, "stars": 1}) + "\n"
+
+
+GOOD_LINE = line_of("a")
 GOOD_CSV = "text,stars\ngood film,5\n"
 
 
@@ -332,7 +337,7 @@ def test_only_files_are_read(tmp_path):
     [
         ("line.jsonl", "line 3 has more than 100 bytes"),
         ("first line.jsonl", "line 1 has more than 100 bytes"),
-        ("object.json", "line 1 has more than 200 bytes"),
+        ("object.json", "the file has more than 200 bytes"),
         ("indented.json", "the file has more than 200 bytes"),
         ("field.csv", "in line 3: it has more than 100 characters"),
         ("fields.csv", "in line 3: it has more than 100 characters"),
@@ -342,10 +347,10 @@ def test_only_files_are_read(tmp_path):
 def test_a_row_and_an_object_have_limits(name, place, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "LONGEST_ROW", 100)
     monkeypatch.setattr(sources, "LARGEST_OBJECT", 200)
-    most, long = "x" * (100 - len(GOOD_LINE) + 1), "x" * 150
+    most, long = "x" * (101 - len(GOOD_LINE)), "x" * 150
     content = {
-        "line.jsonl": GOOD_LINE.replace("a", most) * 2 + GOOD_LINE.replace("a", long),
-        "first line.jsonl": GOOD_LINE.replace("a", long),
+        "line.jsonl": line_of(most) * 2 + line_of(long),
+        "first line.jsonl": line_of(long),
         "object.json": json.dumps({"texts": [long] * 2, "labels": [1] * 2}),
         "indented.json": json.dumps({"texts": [long] * 2, "labels": [1] * 2}, indent=1),
         "field.csv": f'text,stars\n{"x" * 97},1\n"{long}',
@@ -372,13 +377,11 @@ for path in sys.argv[2:]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does")
 def test_what_is_huge_is_refused_in_little_memory(tmp_path):
-    long = "x" * 100_000_000
+    long = "x" * 110_000_000
     paths = [
-        written(tmp_path, "a.jsonl", GOOD_LINE + GOOD_LINE.replace("a", long)),
+        written(tmp_path, "a.jsonl", GOOD_LINE + line_of(long)),
         written(tmp_path, "a.csv", f'text,stars\na,1\n"{long}",1\n'),
-        written(
-            tmp_path, "bomb.json.zip", zip_of(("a.json", '{"texts": ["' + long * 6))
-        ),
+        written(tmp_path, "bomb.json.zip", zip_of(("a.json", '{"texts": ["' + long))),
     ]
     done = subprocess.run(
         [sys.executable, "-c", BOUNDED, str(400 * 10**6), *map(str, paths)],
@@ -389,7 +392,7 @@ def test_what_is_huge_is_refused_in_little_memory(tmp_path):
     line, row, bomb = done.stdout.splitlines()
     assert "a.jsonl: line 2 has more than 16,777,216 bytes" in line
     assert "begins in line 3: it has more than 16,777,216 characters" in row
-    assert "'a.json' in it has 600,000,012 bytes, too many for" in bomb
+    assert "'a.json' in it has 110,000,012 bytes, too many for" in bomb
 
 
 # Fuzzing
