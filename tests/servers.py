@@ -8,7 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def serve(respond):
-    """Answer each request with ``respond(method, path, number) -> (status, headers, body)``; yield the address and the paths asked for."""
+    """Answer each request with ``respond(method, path, number) -> (status, headers, body)``; yield the address and the paths asked for.
+
+    A body is bytes, or an iterable of bytes whose length is among the headers.
+    """
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -16,11 +19,14 @@ def serve(respond):
             asked.append(self.path)
             status, headers, body = respond(self.command, self.path, len(asked))
             self.send_response(status)
-            for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            if isinstance(body, bytes):
+                headers = {"Content-Length": str(len(body))} | headers
+                body = [body]
+            for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(body)
+                self.wfile.writelines(body)
 
         do_GET = do_HEAD = answer
 

