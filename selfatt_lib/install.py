@@ -3,9 +3,13 @@
 Such a machine brings NumPy, pandas, spaCy, PyTorch and more. A package that is there in any version is left alone. MXNet comes as the
 wheel that the machine can use: the GPU wheel, with the libraries of CUDA 11, only where a GPU is that it has machine code for. Those
 libraries go into a folder of their own, ``cuda11`` beside the packages, since PyTorch's have files of the same names.
+
+What comes in one version only is compared with its hash, from ``pinned.txt``. The rest has to get along with what is there, in whatever
+version, and has none.
 """
 
 import importlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +22,8 @@ from tqdm import tqdm
 
 from selfatt_lib import cuda
 
+# made from the locks by tools/locked.py
+PINNED = Path(__file__).with_name("pinned.txt")
 LIBRARIES = {library: pin.split("==")[0] for library, pin in cuda.LIBRARIES.items()}
 
 
@@ -105,10 +111,26 @@ def install():
 def _pip(requirement, *options):
     wanted = f"{requirement.name}{requirement.specifier}"
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    pip = subprocess.run([*command, *options, wanted], capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        if _is_pinned(requirement):
+            # pip takes hashes from a file only
+            file = Path(temporary, "requirements.txt")
+            file.write_text(_with_hashes(wanted))
+            what = ["--require-hashes", "--requirement", file]
+        else:
+            what = [wanted]
+        pip = subprocess.run(
+            [*command, *options, *what], capture_output=True, text=True
+        )
     if pip.returncode:
         said = "\n".join((pip.stdout + pip.stderr).splitlines()[-15:])
         raise RuntimeError(f"pip could not install {wanted}:\n{said}")
+
+
+def _with_hashes(wanted):
+    """Return the entry of a package in one version; without a hash, which pip then refuses, if there is none."""
+    entries = re.split(r"\n(?=\S)", PINNED.read_text())
+    return next((entry for entry in entries if entry.split()[0] == wanted), wanted)
 
 
 if __name__ == "__main__":

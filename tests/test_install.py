@@ -7,9 +7,10 @@ from packaging.requirements import Requirement
 from selfatt_lib import cuda, install
 from selfatt_lib.cuda import GPU, Driver
 from selfatt_lib.install import LIBRARIES
+from selfatt_lib.install import _pip as pip
 
 T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 30)
-COLAB = "cython numpy pandas pyarrow scipy matplotlib seaborn joblib spacy scikit-learn pooch platformdirs"
+COLAB = "cython numpy pandas pyarrow scipy matplotlib seaborn joblib spacy scikit-learn pooch filelock platformdirs"
 COLAB = [*COLAB.split(), "huggingface-hub", "tqdm", "click", "packaging", "ipykernel"]
 COLAB = [
     *COLAB,
@@ -137,6 +138,41 @@ def test_a_second_time_nothing_is_asked_of_pip(colab):
     colab.pip.clear()
     install.install()
     assert colab.pip == []
+
+
+@pytest.mark.parametrize("extra", ["cpu", "gpu"])
+def test_what_comes_in_one_version_is_asked_for_with_its_hashes(
+    extra, colab, monkeypatch
+):
+    colab.installed = {}
+    asked = {}
+
+    def run(command, **_):
+        assert command[-3:-1] == ["--require-hashes", "--requirement"]
+        entry = Path(command[-1]).read_text()
+        asked[entry.split()[0]] = entry.count("--hash=sha256:")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(install.subprocess, "run", run)
+    pinned = [*filter(install._is_pinned, install.missing(extra))]
+    for requirement in pinned:
+        pip(requirement)
+    assert asked.keys() == {f"{each.name}{each.specifier}" for each in pinned}
+    assert all(asked.values())
+
+
+def test_a_package_that_is_not_the_pinned_one_is_refused(monkeypatch, tmp_path):
+    wheel = tmp_path / "demo-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"something else")
+    pinned = tmp_path / "pinned.txt"
+    pinned.write_text(f"demo==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
+    monkeypatch.setattr(install, "PINNED", pinned)
+    with pytest.raises(
+        RuntimeError, match=r"(?s)could not install demo==1.0:.*DO NOT MATCH THE HASHES"
+    ):
+        install._pip(
+            Requirement("demo==1.0"), "--no-index", "--find-links", str(tmp_path)
+        )
 
 
 def test_what_pip_says_is_passed_on_when_it_fails(tmp_path):

@@ -108,6 +108,26 @@ def test_a_set_up_that_failed_is_tried_again_for_the_same_device(monkeypatch, tm
     assert tried == ["gpu", "gpu"]
 
 
+def test_a_package_that_is_not_the_locked_one_stops_the_set_up(
+    monkeypatch, tmp_path, capsys
+):
+    wheel = tmp_path / "cython-99.0-py3-none-any.whl"
+    wheel.write_bytes(b"not what was locked")
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"cython==99.0 \\\n    --hash=sha256:{'0' * 64}\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setattr(setup, "LOCKS", {"cpu": lock})
+    monkeypatch.setattr(setup, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(setup, "STAMP", tmp_path / ".venv" / "installed.sha256")
+    assert "pip failed, see above" in setup.main()
+    said = capsys.readouterr().err
+    assert "DO NOT MATCH THE HASHES" in said
+    assert "cython==99.0 from file:" in said
+    assert not list(setup.VENV.rglob("cython*"))
+    assert setup.made_for() == "cpu "  # so the next command begins anew
+
+
 def test_an_unknown_device_is_refused():
     assert setup.main("tpu") == "set-up: DEVICE is cpu or gpu; got 'tpu'."
 

@@ -1,0 +1,77 @@
+"""Renew what is made from the locks: ``python tools/locked.py``, after ``make lock`` and ``make setup``.
+
+That is the table of packages in book/licences.md, with what the installed packages say about themselves, and
+selfatt_lib/pinned.txt, the hashes of what a hosted notebook installs in one version only.
+"""
+
+import re
+import tomllib
+from importlib.metadata import metadata
+
+from packaging.requirements import Requirement
+from setup import LOCKS, ROOT, requirements
+
+PAGE = ROOT / "book" / "licences.md"
+PINNED = ROOT / "selfatt_lib" / "pinned.txt"
+BLOCK = re.compile(r"(?s)(?<=% packages, by tools/locked.py\n\n).*?(?=\n% /packages)")
+
+
+def wanted(*extras):
+    """Return what pyproject.toml asks for, for the library and in these extras: list of Requirement."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    lists = [project["dependencies"], *(optional[extra] for extra in extras)]
+    return [Requirement(line) for lines in lists for line in lines]
+
+
+def licence(name):
+    """Return what an installed package says of its licence: an expression, a few words, or where it is filed."""
+    about = metadata(name)
+    words = about["License"] or ""
+    filed = [line for line in about.get_all("Classifier", []) if "License ::" in line]
+    return (
+        about["License-Expression"]
+        or (words if len(words) <= 40 and "\n" not in words else "")
+        or ", ".join(line.split(" :: ")[-1] for line in filed)
+    )
+
+
+def table():
+    """Return the table of direct dependencies in Markdown, and how many more there are."""
+    versions = {}
+    pattern = r"(?m)^([\w.-]+)==(\S+)"
+    for name, version in re.findall(pattern, LOCKS["cpu"].read_text()):
+        versions.setdefault(name, []).append(version)
+    library = {requirement.name for requirement in wanted("cpu")}
+    named = sorted({requirement.name for requirement in wanted("cpu", "dev")})
+    lines = ["| package | version | licence | for |", "| --- | --- | --- | --- |"]
+    for name in named:
+        use = "library" if name in library else "book, tests"
+        lines.append(
+            f"| {name} | {', '.join(versions[name])} | {licence(name)} | {use} |"
+        )
+    more = len(versions) - len(named)
+    lines += ["", f"These {len(named)} packages need {more} more."]
+    return "\n".join(lines) + "\n"
+
+
+def pinned():
+    """Return the locks' entries for the library's dependencies that have one version, for the CPU and for a GPU."""
+    names = {
+        requirement.name
+        for requirement in wanted("cpu", "gpu")
+        if str(requirement.specifier).startswith("==")
+    }
+    both = "\n".join(lock.read_text() for lock in LOCKS.values())
+    entries = re.split(r"\n(?=\S)", requirements(both, names))
+    return "\n".join(sorted(set(entries))) + "\n"
+
+
+def renewed():
+    """Return the two files as they should be: path → text."""
+    return {PAGE: BLOCK.sub(lambda _: table(), PAGE.read_text()), PINNED: pinned()}
+
+
+if __name__ == "__main__":
+    for path, text in renewed().items():
+        path.write_text(text)
