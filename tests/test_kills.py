@@ -14,7 +14,7 @@ from tools import kills
 def finished(tmp_path_factory):
     """The folder of a run of the harness that nobody killed."""
     run_dir = tmp_path_factory.mktemp("kills") / "never-killed"
-    assert kills.run(str(run_dir)).wait() == 0
+    assert kills.run(str(run_dir))[0] == 0
     return run_dir
 
 
@@ -23,15 +23,11 @@ def test_a_run_killed_in_an_epoch_and_while_it_saved_is_the_run_never_killed(
 ):
     run_dir, epochs = str(tmp_path / "killed"), 0
     for occasion, number in (("batch", 50), ("half of the arrays written", 3)):
-        process = kills.run(run_dir, occasion, number)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        assert kills.run(run_dir, occasion, number)[0] == -signal.SIGKILL
         epochs = kills.look_at(run_dir, epochs)
     assert epochs == 2
     assert [path.name for path in (tmp_path / "killed").glob(".*")]  # half-written
-    last = kills.run(run_dir)
-    last.communicate()
-    assert last.returncode == 0
+    assert kills.run(run_dir)[0] == 0
     assert kills.outcome(run_dir) == kills.outcome(str(finished))
     assert not list((tmp_path / "killed").glob(".*"))
 

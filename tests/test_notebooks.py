@@ -4,8 +4,10 @@ import ast
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import yaml
 
 from conftest import SMALL, make_reviews
+from selfatt_lib.runtime import mx
 from selfatt_lib.training import TrainingConfig
 
 ROOT = Path(__file__).parent.parent
@@ -251,17 +254,16 @@ def test_the_papers_parameters_are_the_papers():
 # papermill
 
 
-def papermill(tmp_path, *parameters):
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(ROOT / "book" / "training.ipynb"),
-        "out.ipynb",
-        "--no-progress-bar",
-    ]
+def papermill_command(*parameters, program=("-m", "papermill")):
+    notebook = str(ROOT / "book" / "training.ipynb")
+    command = [sys.executable, *program, notebook, "out.ipynb", "--no-progress-bar"]
     for name, value in (parameter.split("=") for parameter in parameters):
         command += ["-p", name, value]
+    return command
+
+
+def papermill(tmp_path, *parameters):
+    command = papermill_command(*parameters)
     return subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, env=os.environ
     )
@@ -320,3 +322,29 @@ def test_a_wrong_parameter_stops_papermill_before_any_work(
     assert failed.returncode != 0
     assert message in failed.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_make_train_that_is_ended_lets_the_kernel_save_and_says_how_to_go_on(archive):
+    small = [f"{name}={value}" for name, value in SMALL.items()]
+    parameters = [*small, "dataset=reviews.json.zip", "epochs=1000", "run_dir=mine"]
+    command = papermill_command(
+        *parameters, program=[str(ROOT / "tools" / "stoppable.py")]
+    )
+    process = subprocess.Popen(
+        command,
+        cwd=archive,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"RUN": "mine", "GO_ON": "make train and so on"},
+    )
+    history = archive / "mine" / "metrics.jsonl"
+    while process.poll() is None and not history.exists():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate()
+    assert process.returncode != 0
+    assert "Stopped and saved after batch" in said
+    assert "Stopped. To go on: make train and so on" in said
+    checkpoint = mx.nd.load(str(archive / "mine" / "checkpoint.params"))
+    assert "batches" in checkpoint

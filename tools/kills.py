@@ -114,17 +114,24 @@ class Finding(Exception):
     """Something was lost or half-written."""
 
 
-def run(run_dir, *occasion):
+def start(run_dir, *occasion):
+    """Start a child."""
     command = [sys.executable, __file__, "child", run_dir, *map(str, occasion)]
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
 
 
+def run(run_dir, *occasion):
+    """Return a child's exit status, and what it wrote to stderr."""
+    process = start(run_dir, *occasion)
+    _, said = process.communicate()
+    return process.returncode, said
+
+
 def look_at(run_dir, epochs_before):
     """Return how many epochs are kept. Raises Finding if a file is not whole, or epochs were lost."""
     from selfatt_lib.params import read_layout
-
     from selfatt_lib.runtime import mx
 
     path, epochs = Path(run_dir), 0
@@ -166,10 +173,10 @@ def kill_once(run_dir, duration, rng):
     way = rng.choice(["time", "time", "occasion", "occasion", "SIGTERM", "SIGINT"])
     if way == "occasion":
         occasion = rng.choice(list(OCCASIONS))
-        process = run(run_dir, occasion, rng.randint(1, OCCASIONS[occasion]))
-        process.communicate()
-        return occasion if process.returncode == -signal.SIGKILL else None
-    process = run(run_dir)
+        number = rng.randint(1, OCCASIONS[occasion])
+        status, _ = run(run_dir, occasion, number)
+        return occasion if status == -signal.SIGKILL else None
+    process = start(run_dir)
     time.sleep(rng.uniform(0, duration))
     number = signal.SIGKILL if way == "time" else signal.Signals[way]
     process.send_signal(number)
@@ -196,10 +203,11 @@ def torture(kills=60, seed=None):
         tqdm(total=kills, desc="kills", unit=" kills") as bar,
     ):
         reference = str(Path(folder, "never-killed"))
-        if run(reference).wait():
-            raise RuntimeError("the run that nobody kills failed")
+        status, said = run(reference)
+        if status:
+            raise RuntimeError(f"the run that nobody kills failed: {said}")
         started = time.perf_counter()
-        run(str(Path(folder, "timed"))).wait()
+        run(str(Path(folder, "timed")))
         duration = time.perf_counter() - started
         while survived.total() < kills:
             runs += 1
@@ -210,9 +218,9 @@ def torture(kills=60, seed=None):
                     survived[way] += 1
                     ended += 1
                     bar.update()
-            last = run(run_dir)
-            if last.wait():
-                raise Finding(f"the last child failed: {last.stderr.read()[-1000:]}")
+            status, said = run(run_dir)
+            if status:
+                raise Finding(f"the last child failed: {said[-1000:]}")
             if outcome(run_dir) != outcome(reference):
                 raise Finding(
                     f"run {runs}, killed {ended} times, is not the run never killed"
