@@ -1,6 +1,8 @@
 """Use a trained run: texts in, stars and attention out."""
 
 import json
+import reprlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from scipy.special import softmax
 
 from selfatt_lib.data import Batches, TokenizedTexts, tokenize_all
 from selfatt_lib.data.sources import is_unicode
-from selfatt_lib.model import SelfAttentiveBiLSTM
+from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM
+from selfatt_lib.params import check_layout, read_json
 from selfatt_lib.runtime import choose_devices, choose_threads, mx, nlp
 
 
@@ -69,45 +72,28 @@ class Classifier:
         FileNotFoundError
             The folder is not a run, or its first epoch is not finished.
         ValueError
-            A file in it is damaged.
+            A file in it is damaged, or does not belong to the others. The message names it.
         """
         run_dir = Path(run_dir)
-        missing = [
-            name
-            for name in ("config.json", "vocab.json", "model.params")
-            if not (run_dir / name).is_file()
+        config, vocab, params = paths = [
+            run_dir / name for name in ("config.json", "vocab.json", "model.params")
         ]
+        missing = [path.name for path in paths if not path.exists()]
         if missing:
             raise FileNotFoundError(
                 f"{str(run_dir)!r} is not a trained run: it has no {', '.join(missing)}. 'make train' makes one in runs/quick."
             )
         device = choose_devices(device)[0]
         try:
-            config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
-            vocab = nlp.Vocab.from_json(
-                (run_dir / "vocab.json").read_text(encoding="utf-8")
-            )
-            model = SelfAttentiveBiLSTM(**config["model"])
-            model.load_parameters(str(run_dir / "model.params"), ctx=device)
-            if len(vocab) != config["model"]["vocab_size"]:
-                raise ValueError(
-                    f"vocab.json has {len(vocab)} words, config.json says {config['model']['vocab_size']}"
-                )
-            training = config["training"]
-            max_tokens, lower = training["max_tokens"], training["lower"]
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            AssertionError,
-            mx.MXNetError,
-        ) as error:
+            settings, max_tokens, lower = _read_config(config)
+            vocab = _read_vocab(vocab, settings["vocab_size"])
+            model = _read_model(params, settings, device)
+        except ValueError as error:
             raise ValueError(
-                f"the run in {str(run_dir)!r} is damaged: {error!r}"
+                f"the run in {str(run_dir)!r} is damaged: {error}. Copy the whole of it again, or train it anew."
             ) from error
         model.hybridize()
-        choose_threads(config["model"]["hidden_size"])
+        choose_threads(settings["hidden_size"])
         return cls(model, vocab, max_tokens, lower, device)
 
     def predict(self, texts, batch_size=64):
@@ -211,3 +197,81 @@ class Classifier:
                     attention=attention[row, :, : len(words)],
                 )
         return predictions
+
+
+def _is_size(value):
+    return type(value) is int and 1 <= value < 2**31
+
+
+def _is_share(value):
+    return type(value) in (int, float) and 0 <= value < 1
+
+
+def _is_flag(value):
+    return type(value) is bool
+
+
+# What the settings of a run can be, whoever wrote them. The number of layers alone decides how long it takes to build a model; all
+# other sizes have to be those of arrays in the file.
+POSSIBLE = {
+    "vocab_size": _is_size,
+    "embedding_size": _is_size,
+    "hidden_size": _is_size,
+    "num_layers": lambda value: _is_size(value) and value <= 100,
+    "attention_units": _is_size,
+    "attention_hops": _is_size,
+    "classifier_units": _is_size,
+    "num_classes": lambda value: type(value) is int and value == 5,
+    "pooling": lambda value: value in POOLINGS,
+    "prune_p": lambda value: value is None or _is_size(value),
+    "prune_q": lambda value: value is None or _is_size(value),
+    "dropout": _is_share,
+    "embedding_dropout": _is_share,
+    "train_embedding": _is_flag,
+    "max_tokens": _is_size,
+    "lower": _is_flag,
+}
+
+
+def _read_config(path):
+    """Return the arguments of `SelfAttentiveBiLSTM`, `max_tokens` and `lower`."""
+    config = read_json(path)
+    model, training = (config.get(part) for part in ("model", "training"))
+    if not (isinstance(model, dict) and isinstance(training, dict)):
+        raise ValueError(f"{path}: it has no settings of a model and its training")
+    reading = {name: training.get(name) for name in ("max_tokens", "lower")}
+    settings = model | reading
+    for name in POSSIBLE | settings:
+        value = settings.get(name)
+        if name not in POSSIBLE or not POSSIBLE[name](value):
+            raise ValueError(f"{path}: {name[:80]} cannot be {reprlib.repr(value)}")
+    return model, *reading.values()
+
+
+def _read_vocab(path, size):
+    """Return the vocabulary, if its file is what GluonNLP itself writes of it."""
+    content = read_json(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # it warns, and mends at length
+            vocab = nlp.Vocab.from_json(json.dumps(content))
+        whole = json.loads(vocab.to_json()) == content
+    except Exception as error:  # it checks little, so this can be any
+        raise ValueError(f"{path}: {error!r}") from error
+    if not whole or not vocab.unknown_token:
+        raise ValueError(f"{path}: its words and their numbers contradict each other")
+    if len(vocab) != size:
+        raise ValueError(f"{path}: it has {len(vocab)} words, config.json says {size}")
+    return vocab
+
+
+def _read_model(path, settings, device):
+    """Return the model with its weights. Nothing is allocated for it before its file is known to hold them."""
+    model = SelfAttentiveBiLSTM(**settings)
+    parameters = model._collect_params_with_prefix()
+    check_layout(path, parameters)
+    model.load_parameters(str(path), ctx=device)
+    for name, parameter in parameters.items():
+        if not np.isfinite(parameter.data(device).asnumpy()).all():
+            raise ValueError(f"{path}: {name} holds infinities or NaN")
+    return model

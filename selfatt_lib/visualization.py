@@ -10,6 +10,7 @@ import seaborn as sns
 SEQUENTIAL = "Blues"
 TRAIN, HELD_OUT = "#0072B2", "#D55E00"
 
+# A word is a box of its own: characters that turn the direction of writing stay within it, which even isolation does not see to.
 STYLE = """
 .selfatt { line-height: 1.9; max-width: 46em; }
 body > .selfatt { font-family: Georgia, 'Times New Roman', serif; margin: 0 auto; padding: 0 1em; }
@@ -19,7 +20,8 @@ body > .selfatt { font-family: Georgia, 'Times New Roman', serif; margin: 0 auto
 .selfatt h2, .selfatt .hop, .selfatt summary { color: inherit; font: 600 .85em/1.6 system-ui, sans-serif; margin: 0 0 .3em; }
 .selfatt .hop { font-weight: 400; opacity: .75; margin-right: .6em; }
 .selfatt p { margin: .2em 0; }
-.selfatt mark { color: inherit; background: rgba(230, 126, 0, var(--a)); border-radius: .2em; padding: .1em .12em; }
+.selfatt mark { color: inherit; background: rgba(230, 126, 0, var(--a)); border-radius: .2em; padding: .1em .12em;
+  display: inline-block; line-height: normal; }
 .selfatt mark.unknown { text-decoration: underline dotted; }
 @media print { .selfatt mark { -webkit-print-color-adjust: exact; print-color-adjust: exact; } }
 """
@@ -126,7 +128,9 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
             f"<details><summary>hop by hop</summary>{hops}</details></article>"
         )
     body = f'<style>{STYLE}</style><div class="selfatt">{"".join(articles)}</div>'
-    return PAGE.format(title=escape(title), body=body) if page else body
+    html = PAGE.format(title=escape(title), body=body) if page else body
+    # half a character could not be written to a file
+    return html.encode("utf-8", "replace").decode("utf-8")
 
 
 def _stars(stars):

@@ -1,9 +1,13 @@
+import os
 import random
+import shutil
 from types import SimpleNamespace
 
 import matplotlib as mpl
 import pandas as pd
 import pytest
+from hypothesis import settings
+from playwright.sync_api import sync_playwright
 
 from selfatt_lib import training
 from selfatt_lib.runtime import mx
@@ -16,6 +20,10 @@ from selfatt_lib.training import (
 )
 
 mpl.use("agg")
+
+settings.register_profile("torture", max_examples=20_000, deadline=None)
+if "HYPOTHESIS_PROFILE" in os.environ:
+    settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
 
 OPINIONS = {
     1: "awful broken waste",
@@ -88,3 +96,21 @@ def trained(tmp_path_factory):
     prepared = prepare(tmp_path_factory.mktemp("runs") / "small", learning_rate=0.02)
     prepared.history = fit(prepared)
     return prepared
+
+
+CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, or whatever of its kind is installed."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        reason = f"needs a browser: install one of {', '.join(CHROMIUM)}"
+        if os.environ.get("BROWSER_TESTS") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found)
+        yield browser
+        browser.close()

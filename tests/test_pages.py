@@ -1,9 +1,7 @@
 """The book as a reader gets it: its HTML, and what a browser makes of that."""
 
 import mimetypes
-import os
 import re
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -14,12 +12,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
 from servers import serve
 
 ROOT = Path(__file__).parent.parent
 WIDTHS = {"desktop": (1280, 800), "phone": (390, 844)}
-CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 
 def toc_files(entry):
@@ -165,20 +161,6 @@ def site(html):
 
     with serve(respond) as (address, _):
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
-        reason = f"needs a browser: install one of {', '.join(CHROMIUM)}"
-        if os.environ.get("BROWSER_TESTS") == "required":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found)
-        yield browser
-        browser.close()
 
 
 def open_page(browser, site, name, width="desktop"):

@@ -1,12 +1,23 @@
 import json
+import math
+import os
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from damage import damaged
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import fit, make_reviews, prepare
-from selfatt_lib.data import tokenize
+from selfatt_lib.data import TokenizedTexts, build_vocab, tokenize
+from selfatt_lib.model import SelfAttentiveBiLSTM
+from selfatt_lib.params import JSON_BYTES
 from selfatt_lib.prediction import Classifier
+from selfatt_lib.runtime import mx
 from selfatt_lib.training import evaluate
 
 
@@ -110,32 +121,314 @@ def test_a_folder_that_is_not_a_run_is_refused_with_what_it_lacks(tmp_path):
         Classifier.load(tmp_path)
 
 
-def change_config(path):
+MODEL = {
+    "vocab_size": 4,
+    "embedding_size": 2,
+    "hidden_size": 1,
+    "num_layers": 1,
+    "attention_units": 1,
+    "attention_hops": 1,
+    "classifier_units": 1,
+    "num_classes": 5,
+    "pooling": "flatten",
+    "prune_p": None,
+    "prune_q": None,
+    "dropout": 0.5,
+    "embedding_dropout": 0.0,
+    "train_embedding": True,
+}
+
+
+def make_run(path, words=("good", "film"), **changes):
+    """A run with a model so small that its file is mostly names and sizes."""
+    vocab = build_vocab(TokenizedTexts.from_lists([list(words)]))
+    config = {
+        "model": MODEL | {"vocab_size": len(vocab)} | changes,
+        "training": {"max_tokens": 5, "lower": True},
+    }
+    model = SelfAttentiveBiLSTM(**config["model"])
+    model.initialize(mx.init.Xavier())
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "vocab.json").write_text(vocab.to_json())
+    model.save_parameters(str(path / "model.params"))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"pooling": "mean"}, {"pooling": "prune", "prune_p": 2, "prune_q": 1}],
+)
+def test_a_run_of_any_model_is_loaded(changes, tmp_path):
+    path = make_run(tmp_path / "run", num_layers=2, **changes)
+    (prediction,) = Classifier.load(path).predict(["a good film"])
+    assert prediction.known.tolist() == [False, True, True]
+
+
+def change(path, **settings):
+    """Set settings of a run, of the model or of how it reads."""
     config = json.loads((path / "config.json").read_text())
-    config["model"]["hidden_size"] += 1
+    for name, value in settings.items():
+        part = "training" if name in ("max_tokens", "lower") else "model"
+        config[part][name] = value
     (path / "config.json").write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("name", "value"),
     [
-        lambda path: (path / "config.json").write_text("{"),
-        lambda path: (path / "config.json").write_text("{}"),
-        lambda path: (path / "vocab.json").write_text(
-            '{"idx_to_token": ["a"], "token_to_idx": {"a": 0}}'
-        ),
-        lambda path: (path / "model.params").write_bytes(
-            (path / "model.params").read_bytes()[:1000]
-        ),
-        lambda path: (path / "model.params").write_bytes(b"hello"),
-        change_config,
+        *[("hidden_size", size) for size in ("1", 1.0, True, 0, -1, [1], {}, None)],
+        ("hidden_size", 2**31),
+        ("hidden_size", 10**4000),
+        ("num_layers", 101),
+        ("num_classes", 4),
+        ("pooling", "max"),
+        ("pooling", ["flatten"]),
+        ("prune_p", 0),
+        ("dropout", 1),
+        ("dropout", math.nan),
+        ("embedding_dropout", "0.5"),
+        ("train_embedding", 1),
+        ("prefix", "selfattentivebilstm0_"),
+        ("params", {}),
+        ("max_tokens", 0),
+        ("max_tokens", 5.0),
+        ("lower", None),
     ],
 )
-def test_a_damaged_run_is_refused(damage, trained, tmp_path):
-    shutil.copytree(trained.run.path, tmp_path / "run")
-    damage(tmp_path / "run")
-    with pytest.raises(ValueError, match="is damaged"):
-        Classifier.load(tmp_path / "run")
+def test_a_setting_that_cannot_be_is_refused_by_name(name, value, run):
+    change(run, **{name: value})
+    with pytest.raises(ValueError, match=rf"config.json: {name} cannot be "):
+        Classifier.load(run)
+
+
+@pytest.mark.parametrize("part", ["model", "training"])
+def test_a_run_without_its_settings_is_refused(part, run):
+    config = json.loads((run / "config.json").read_text())
+    for content in ({part: None}, {part: []}, {part: {}}):
+        (run / "config.json").write_text(json.dumps(config | content))
+        with pytest.raises(ValueError, match=r"config.json: "):
+            Classifier.load(run)
+
+
+@pytest.mark.parametrize("size", [3, 2**31 - 1])
+@pytest.mark.parametrize("name", [name for name in MODEL if name.endswith("_size")])
+def test_a_size_that_the_other_files_do_not_have_is_refused(name, size, run):
+    change(run, **{name: size})
+    file = "vocab.json" if name == "vocab_size" else "model.params"
+    with pytest.raises(ValueError, match=rf"{file}: .*(expected|says)"):
+        Classifier.load(run)
+
+
+def test_pruning_without_its_sizes_is_refused(run):
+    change(run, pooling="prune")
+    with pytest.raises(ValueError, match="is damaged: pooling='prune' needs prune_p"):
+        Classifier.load(run)
+
+
+def vocabulary(**changes):
+    words = ["<unk>", "<pad>", "film", "good"]
+    special = {"padding_token": "<pad>", "bos_token": None, "eos_token": None}
+    content = {
+        "idx_to_token": words,
+        "token_to_idx": {word: number for number, word in enumerate(words)},
+        "reserved_tokens": ["<pad>"],
+        "unknown_token": "<unk>",
+        "identifiers_to_tokens": special,
+    }
+    return content | changes
+
+
+def numbers(**changes):
+    return {"token_to_idx": vocabulary()["token_to_idx"] | changes}
+
+
+def identifiers(**changes):
+    return {"identifiers_to_tokens": vocabulary()["identifiers_to_tokens"] | changes}
+
+
+def test_the_vocabularies_of_these_tests_are_as_they_are_saved(run):
+    assert json.loads((run / "vocab.json").read_text()) == vocabulary()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"idx_to_token": None},
+        {"idx_to_token": 4},
+        {"idx_to_token": ["<unk>", "<pad>", "film"]},
+        {"idx_to_token": ["<unk>", "<pad>", "good", "film"]},
+        {"idx_to_token": ["<unk>", "<pad>", "film", "film"]},
+        {"idx_to_token": ["<unk>", "<pad>", "film", "good", "good"]},
+        {"idx_to_token": ["<unk>", "<pad>", "film", {"good": 3}]},
+        {"token_to_idx": None},
+        {"token_to_idx": ["<unk>", "<pad>", "film", "good"]},
+        numbers(good=2),
+        numbers(good=4),
+        numbers(good=-1),
+        numbers(good=3.0),
+        numbers(good="3"),
+        numbers(good=None),
+        numbers(good=10**4000),
+        numbers(bad=4),
+        {"unknown_token": None},
+        {"unknown_token": ""},
+        {"unknown_token": 5},
+        {"unknown_token": "<pad>"},
+        {"unknown_token": ["<unk>"]},
+        {"reserved_tokens": None},
+        {"reserved_tokens": "<pad>"},
+        {"reserved_tokens": [[]]},
+        {"reserved_tokens": ["<pad>", "<pad>"]},
+        {"identifiers_to_tokens": None},
+        {"identifiers_to_tokens": ["padding_token"]},
+        identifiers(padding_token=[]),
+        identifiers(padding_token="elsewhere"),
+        identifiers(counter=1),
+        identifiers(min_freq=2),
+        identifiers(deprecated_padding_token="film"),
+        identifiers(__class__="film"),
+        identifiers(_private_token="film"),
+        identifiers(unknown_token="film"),
+        {"padding_token": "<pad>"},
+        {"more": 1},
+    ],
+)
+def test_a_vocabulary_that_contradicts_itself_is_refused(changes, run):
+    (run / "vocab.json").write_text(json.dumps(vocabulary(**changes)))
+    with pytest.raises(ValueError, match=r"is damaged: .*vocab.json: "):
+        Classifier.load(run)
+
+
+def test_files_of_another_run_are_refused(run, tmp_path):
+    other = make_run(tmp_path / "other", words=["good", "bad", "film"])
+    for name, message in (
+        ("config.json", "vocab.json: it has 4 words, config.json says 5"),
+        ("vocab.json", "vocab.json: it has 5 words, config.json says 4"),
+        ("model.params", r"model.params: 'embedding.weight' is float32 \(5, 2\), exp"),
+    ):
+        mixed = shutil.copytree(run, tmp_path / f"with {name}")
+        shutil.copy(other / name, mixed)
+        with pytest.raises(ValueError, match=message):
+            Classifier.load(mixed)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_no_numbers_are_refused(value, run):
+    arrays = mx.nd.load(str(run / "model.params"))
+    arrays["output.bias"][2] = value
+    mx.nd.save(str(run / "model.params"), arrays)
+    with pytest.raises(
+        ValueError, match=r"model.params: output.bias holds infinities or NaN"
+    ):
+        Classifier.load(run)
+
+
+FILES = ["config.json", "vocab.json", "model.params"]
+
+
+def as_link(path):
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def as_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def enlarge(path):
+    with open(path, "r+b") as file:
+        file.truncate(JSON_BYTES + 1)
+
+
+def nest(path):
+    path.write_text('{"model": ' + "[" * 10**5 + "]" * 10**5 + "}")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def say_hello(path):
+    path.write_bytes(b"hello")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "damage", [as_link, as_pipe, as_folder, enlarge, nest, cut, say_hello]
+)
+def test_a_damaged_run_is_refused_with_its_file(damage, name, run):
+    damage(run / name)
+    damaged = f"the run in {str(run)!r} is damaged: {run / name}: "
+    with pytest.raises(ValueError, match=f"^{re.escape(damaged)}") as refused:
+        Classifier.load(run)
+    mend = ". Copy the whole of it again, or train it anew."
+    assert str(refused.value).endswith(mend)
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("fragile") / "run")
+
+
+@pytest.mark.parametrize("name", FILES)
+@given(data=st.data())
+def test_a_run_with_any_damage_is_refused_or_predicts(name, data, fragile):
+    whole = (fragile / name).read_bytes()
+    (fragile / name).write_bytes(data.draw(damaged(whole)))
+    try:
+        classifier = Classifier.load(fragile, "cpu")
+    except ValueError as error:
+        classifier, message = None, str(error)
+    finally:
+        (fragile / name).write_bytes(whole)
+    if classifier is None:
+        assert message.startswith(f"the run in {str(fragile)!r} is damaged: ")
+    else:
+        with np.errstate(all="ignore"):  # a weight may have become large
+            (prediction,) = classifier.predict(["a good film"])
+        assert prediction.attention.shape == (1, 3)
+
+
+def test_no_damaged_weights_end_the_process(fragile, tmp_path):
+    code = """
+import random, sys
+from pathlib import Path
+from selfatt_lib.prediction import Classifier
+
+run, draw = Path(sys.argv[1]), random.Random(0)
+whole = (run / "model.params").read_bytes()
+refused = 0
+for _ in range(400):
+    data = bytearray(whole)
+    for _ in range(draw.randint(1, 3)):
+        place = draw.randrange(len(data))
+        few = draw.choice([b"", bytes(8), bytes([255] * 8), draw.randbytes(8)])
+        data[place : place + draw.choice([0, 1, 8])] = few
+    (run / "model.params").write_bytes(data)
+    try:
+        Classifier.load(run, "cpu")
+    except ValueError:
+        refused += 1
+print(refused)
+"""
+    run = shutil.copytree(fragile, tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-c", code, run], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 200
 
 
 def test_tokens_are_predicted_as_their_text_is(classifier):

@@ -125,6 +125,107 @@ def test_reviews_cannot_bring_markup_into_the_page():
     assert "<b>&" in page.text
 
 
+OWNED = "window.owned=1"
+HOSTILE = [
+    f"<script>{OWNED};document.title='owned';alert(1)</script>",
+    f'"><img src=x onerror={OWNED}>',
+    f"'><svg onload={OWNED}>",
+    f"</style><script>{OWNED}</script>",
+    f"</title><script>{OWNED}</script>",
+    f"</mark></p><iframe src='javascript:parent.{OWNED}'></iframe>",
+    f"<a href='javascript:{OWNED}'>here</a>",
+    f"javascript:{OWNED}",
+    f'" onmouseover="{OWNED}" onclick="{OWNED}',
+    "<meta http-equiv=refresh content='0;url=http://127.0.0.1:9/'>",
+    "<link rel=stylesheet href=http://127.0.0.1:9/>",
+    "--a:url(http://127.0.0.1:9/)",
+    "&lt;script&gt;&#60;&amp;",
+    "<!-- ]]> {title} {body.__class__}",
+    "\u202etfel-ot-thgir",
+]
+
+
+def open_in(browser, html, path):
+    """Open a page from a file; list what it does that a page of text does not."""
+    path.write_text(html, encoding="utf-8")
+    page, deeds = browser.new_page(), []
+
+    def refuse(dialog):
+        deeds.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("request", lambda request: deeds.append(request.url))
+    page.on("dialog", refuse)
+    page.on("pageerror", lambda error: deeds.append(str(error)))
+    page.goto(path.as_uri())
+    deeds.remove(path.as_uri())
+    return page, deeds
+
+
+TOUCH = """all => all.forEach(element => {
+    for (const kind of ["mouseover", "click", "focus", "error", "load"])
+        element.dispatchEvent(new MouseEvent(kind, {bubbles: true}));
+})"""
+
+
+@pytest.mark.parametrize("title", HOSTILE)
+def test_a_browser_shows_a_hostile_title_as_text(title, browser, tmp_path):
+    html = attention_html([make_prediction(["a"])], title=title)
+    page, deeds = open_in(browser, html, tmp_path / "page.html")
+    page.locator("*").evaluate_all(TOUCH)
+    assert page.locator("h1").text_content() == title
+    assert page.title() == title
+    assert page.evaluate("window.owned") is None
+    assert deeds == []
+    page.close()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_browser_shows_a_hostile_review_as_text(whole, browser, tmp_path):
+    html = attention_html([make_prediction(HOSTILE)], page=whole)
+    if not whole:  # as a notebook's page has it
+        html = f'<!DOCTYPE html><meta charset="utf-8"><div>{html}</div>'
+    page, deeds = open_in(browser, html, tmp_path / "page.html")
+    page.locator("*").evaluate_all(TOUCH)
+    shown = page.locator("mark").all_text_contents()
+    assert shown == HOSTILE * 3  # summed, and for each of two hops
+    assert page.locator("script, img, svg, iframe, a, link").count() == 0
+    assert page.evaluate("window.owned") is None
+    assert page.evaluate("document.title") == (
+        "Where the model looked" if whole else ""
+    )
+    assert deeds == []
+    page.close()
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "\u202efed",
+        "\u2067fed",
+        "\u2069\u202efed",
+        "\u202c\u2069\u2069\u202efed",
+        "עברית",
+    ],
+)
+def test_a_word_from_right_to_left_leaves_the_others_in_place(token, browser, tmp_path):
+    words = ["abc", token, "ghi", "jkl", token, "mno"]
+    html = attention_html([make_prediction(words)])
+    page, _ = open_in(browser, html, tmp_path / "page.html")
+    left = page.locator("p:has(mark) >> nth=0 >> mark").evaluate_all(
+        "all => all.map(mark => mark.getBoundingClientRect().left)"
+    )
+    assert len(left) == 6
+    assert left == sorted(left)
+    page.close()
+
+
+def test_half_a_character_can_be_written(tmp_path):
+    html = attention_html([make_prediction(["\ud83d", "\udcff"])], title="\ud800")
+    (tmp_path / "page.html").write_text(html, encoding="utf-8")
+    assert [text for text in Page(html).text if text == "?"] == ["?"] * 8
+
+
 def test_the_page_fetches_nothing_and_runs_nothing():
     html = attention_html([make_prediction(["a"])])
     assert "http" not in html
