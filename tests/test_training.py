@@ -225,7 +225,7 @@ def test_a_run_that_diverges_is_stopped(tmp_path):
 def test_a_batch_whose_loss_is_no_number_is_named_and_what_was_saved_stays(
     tmp_path, monkeypatch
 ):
-    prepared = prepare(tmp_path / "run", make_reviews(400), batch_size=4, epochs=2)
+    prepared = prepare(tmp_path / "run", make_reviews(200), batch_size=4, epochs=2)
     steps, step, count = len(prepared.train_batches), training.training_step, []
 
     def broken_step(*args):
@@ -584,6 +584,22 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_last_epoch_stays(
     resumed = prepare(disk / "run", resume=True, **parameters)
     resumed.history = fit(resumed)
     assert_same_run(unbroken, resumed)
+
+
+@pytest.mark.parametrize("name", ["model.params", "checkpoint.params"])
+def test_bytes_that_get_lost_without_an_error_are_noticed(name, tmp_path, monkeypatch):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20)
+    save = nd.save
+
+    def lose_the_last_bytes(path, arrays):
+        save(path, arrays)
+        if name in path:
+            os.truncate(path, os.path.getsize(path) - 100)
+
+    monkeypatch.setattr(nd, "save", lose_the_last_bytes)
+    with pytest.raises(OSError, match=f"{name} could not be written: .*ends too early"):
+        fit(prepared)
+    assert not (prepared.run.path / name).exists()
 
 
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, monkeypatch):
