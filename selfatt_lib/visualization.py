@@ -110,7 +110,7 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
     Returns
     -------
     str
-        HTML without scripts and without anything to fetch. Every text in it is escaped.
+        HTML without scripts and without anything to fetch. Every text in it is escaped; half a character becomes a question mark.
     """
     articles = []
     for prediction, star in zip(
@@ -129,7 +129,7 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
         )
     body = f'<style>{STYLE}</style><div class="selfatt">{"".join(articles)}</div>'
     html = PAGE.format(title=escape(title), body=body) if page else body
-    # half a character could not be written to a file
+    # half a character could not be written
     return html.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from damage import damaged
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfatt_lib.params import JSON_BYTES, check_layout, read_json, read_layout
@@ -35,6 +35,7 @@ def layout_of(arrays):
     }
 
 
+@settings(deadline=None)
 @given(
     arrays=st.dictionaries(
         st.text(st.characters(codec="utf-8", exclude_characters="\0")),
@@ -71,6 +72,7 @@ def test_a_file_that_was_cut_or_has_more_at_its_end_is_refused(saved, scratch):
         read_layout(scratch / "long")
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_what_is_not_refused_mxnet_reads_alike(data, saved, scratch):
     (scratch / "other").write_bytes(data.draw(damaged(saved.read_bytes())))

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from damage import damaged
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import fit, make_reviews, prepare
@@ -383,6 +383,7 @@ def fragile(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", FILES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_run_with_any_damage_is_refused_or_predicts(name, data, fragile):
     whole = (fragile / name).read_bytes()
