@@ -324,6 +324,13 @@ def test_what_is_odd_but_clear_is_read(name, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / name]  # nothing was unpacked
 
 
+def test_parquet_in_an_archive_is_unpacked_once(tmp_path, monkeypatch):
+    """To go back in an archive is to unpack it from its beginning, and a file can ask for that often."""
+    content, reviews = READ["parquet.zip"]
+    monkeypatch.setattr(zipfile.ZipExtFile, "seek", lambda *_: pytest.fail("went back"))
+    assert len(load_reviews(written(tmp_path, "a.zip", content))) == len(reviews)
+
+
 def test_only_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "nowhere.csv").symlink_to(tmp_path / "gone.csv")
@@ -359,6 +366,42 @@ def test_a_row_and_an_object_have_limits(name, place, tmp_path, monkeypatch):
     }[name]
     with pytest.raises(ValueError, match=place):
         load_reviews(written(tmp_path, name, content))
+
+
+class Endless(io.RawIOBase):
+    """A file that never ends: a few bytes, and then an x for ever."""
+
+    def __init__(self, content):
+        self.content, self.size = content, 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, into):
+        self.size += len(into)
+        assert self.size < 10**6, "read far beyond every limit"
+        now, self.content = self.content[: len(into)], self.content[len(into) :]
+        into[:] = now.ljust(len(into), b"x")
+        return len(into)
+
+
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("json", '{"texts": ["'),
+        ("json", '{\n"texts": ["'),
+        ("json", GOOD_LINE + '{"text": "'),
+        ("csv", ""),
+        ("csv", "text,stars\na,1\n"),
+        ("csv", 'text,stars\na,1\n"'),
+    ],
+)
+def test_no_more_is_read_than_the_limits_allow(form, content, monkeypatch):
+    monkeypatch.setattr(sources, "LONGEST_ROW", 1000)
+    monkeypatch.setattr(sources, "LARGEST_OBJECT", 2000)
+    read = getattr(sources, f"_read_{form}")
+    with pytest.raises(ValueError, match=r"endless.* has more than [12],000"):
+        list(read(io.BufferedReader(Endless(content.encode())), "endless", 1))
 
 
 BOUNDED = """
