@@ -441,6 +441,8 @@ def test_what_is_huge_is_refused_in_little_memory(tmp_path):
 # Fuzzing
 
 
+soon = settings(deadline=timedelta(seconds=10))
+
 FILES = sorted(
     {*WRITERS, "reviews.csv.zip", "reviews.jsonl.zip", "reviews.parquet.zip"}
 )
@@ -523,13 +525,13 @@ def edited(content, edits):
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(deadline=timedelta(seconds=5))
+@soon
 @given(edits=EDITS)
 def test_a_damaged_file_is_read_or_refused(name, edits, valid, folder):
     assert_read_or_refused(written(folder, name, edited(valid[name], edits)))
 
 
-@settings(deadline=timedelta(seconds=5))
+@soon
 @given(
     form=st.sampled_from(["json", "jsonl", "csv", "parquet", "zip", "csv.zip"]),
     content=st.lists(SOME | st.sampled_from([GOOD_LINE, GOOD_CSV]).map(str.encode)),
@@ -548,7 +550,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=timedelta(seconds=5))
+@soon
 @given(texts=st.lists(JSON, max_size=4), stars=st.lists(JSON, max_size=4))
 @example(texts=["a", "b"], stars=[1, 10**400])
 def test_any_values_are_read_or_refused(texts, stars, folder):
@@ -580,17 +582,17 @@ TEXTS = {
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_any_text_is_tokenized_soon_and_the_same_alone_and_among_others(name):
-    started = time.perf_counter()
+    started = time.process_time()
     tokens = tokenize(TEXTS[name], 100)
     among = tokenize_all([TEXTS[name], *["good film"] * 30], 100)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert [among.words[i] for i in among[0]] == tokens
     assert len(tokens) <= 100
     assert all(token == token.strip() != "" for token in tokens)
     assert bool(tokens) == bool(TEXTS[name].strip())
 
 
-@settings(deadline=timedelta(seconds=5))
+@soon
 @given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("'.,-:/@()")))
 def test_any_text_has_tokens_unless_it_is_blank(text):
     assert bool(tokenize(text, 100)) == bool(text.strip())
