@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -303,6 +304,17 @@ def test_a_vocabulary_that_contradicts_itself_is_refused(changes, run):
     (run / "vocab.json").write_text(json.dumps(vocabulary(**changes)))
     with pytest.raises(ValueError, match=r"is damaged: .*vocab.json: "):
         Classifier.load(run)
+
+
+def test_a_vocabulary_is_not_mended_at_length(run):
+    words = [str(number) for number in range(20_000)]
+    places = {word: place for place, word in enumerate(words, len(words))}
+    twice = vocabulary(idx_to_token=words * 2, token_to_idx=places)
+    (run / "vocab.json").write_text(json.dumps(twice))
+    started = time.process_time()
+    with pytest.raises(ValueError, match=r"vocab.json: .*corrupted index"):
+        Classifier.load(run)
+    assert time.process_time() - started < 2
 
 
 def test_files_of_another_run_are_refused(run, tmp_path):
