@@ -65,6 +65,8 @@ def predict(run, texts, as_json):
 @click.argument("run")
 def summary(run):
     """Print what the run directory RUN reached."""
+    from selfatt_lib.params import read_json
+
     path = Path(run, "metrics.json")
     with one_sentence():
         if not path.is_file():
@@ -72,7 +74,7 @@ def summary(run):
                 f"{run!r} holds no finished run: it has no metrics.json"
             )
         try:
-            table = _table(json.loads(path.read_text(encoding="utf-8")))
+            table = _table(read_json(path))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged: {error!r}") from error
     click.echo(table)

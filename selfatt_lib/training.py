@@ -37,7 +37,7 @@ from selfatt_lib.data import (
 )
 from selfatt_lib.data.text import GLOVE_SIZES
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM, check_pooling
-from selfatt_lib.params import read_layout
+from selfatt_lib.params import check_layout, read_json, read_layout
 from selfatt_lib.penalty import WeightedSoftmaxCE, class_weights, diversity_penalty
 from selfatt_lib.runtime import (
     choose_devices,
@@ -411,14 +411,10 @@ class RunDirectory:
 
     def read(self, name):
         """Return the content of a JSON file of the run: a dict. Raises ValueError if it is damaged."""
-        path = self.path / name
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            return read_json(self.path / name)
         except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} is damaged: it holds no JSON object")
-        return content
+            raise ValueError(f"the run is damaged: {error}") from None
 
     def history(self):
         """Return the epochs so far: list of dict."""
@@ -429,7 +425,7 @@ class RunDirectory:
                 if path.exists()
                 else []
             )
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path} is damaged: {error}. Start the run anew with resume=False."
             ) from None
@@ -499,8 +495,9 @@ class RunDirectory:
             ValueError,
             AssertionError,
         ) as error:
+            reason = str(error).removeprefix(f"{path}: ")
             raise ValueError(
-                f"{path} is damaged: {error}. Start the run anew with resume=False."
+                f"{path} is damaged: {reason}. Start the run anew with resume=False."
             ) from error
         history = self.history()[:done]
         if len(history) < done or (done and not (self.path / "model.params").exists()):
@@ -1044,7 +1041,9 @@ def train(run, model, objective, train_batches, valid_batches):
             run.save_epoch(
                 model, trainer, history, is_best=_best(history)["epoch"] == epoch
             )
-    model.load_parameters(str(run.path / "model.params"), ctx=devices)
+    best = run.path / "model.params"
+    check_layout(best, model._collect_params_with_prefix())
+    model.load_parameters(str(best), ctx=devices)
     return pd.DataFrame(history)
 
 

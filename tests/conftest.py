@@ -21,7 +21,7 @@ from selfatt_lib.training import (
 
 mpl.use("agg")
 
-settings.register_profile("torture", max_examples=20_000, deadline=None)
+settings.register_profile("torture", max_examples=2_000, deadline=None)
 if "HYPOTHESIS_PROFILE" in os.environ:
     settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
 

@@ -841,7 +841,7 @@ def test_a_longer_run_with_the_same_best_epoch_is_not_dropped(tmp_path):
         (
             "config.json",
             lambda path: path.write_text("[]"),
-            "is damaged: it holds no JSON object",
+            "config.json: it holds no JSON object",
         ),
         ("config.json", lambda path: path.write_text("{}"), "has other parameters"),
     ],
