@@ -898,6 +898,13 @@ def _signals_noted():
             signal.signal(number, handler)
 
 
+def _stopped(signals, after):
+    return KeyboardInterrupt(
+        f"{signals[0]} came. Stopped and saved after {after}. To go on, run the same with resume=True, for example: "
+        'make train ARGS="-p resume True"'
+    )
+
+
 def _require_finite(loss, tally, epoch, steps):
     """Raise RuntimeError with the first batch at fault if a mean loss is infinite or no number."""
     if not np.isfinite(loss):
@@ -1015,9 +1022,8 @@ def train(run, model, objective, train_batches, valid_batches):
                     run.save_checkpoint(model, trainer, len(history), tally)
                     saved = time.perf_counter()
                 if signals:
-                    raise KeyboardInterrupt(
-                        f"{signals[0]} came. Stopped and saved after batch {number} of {steps} in epoch {epoch}. To go on, run the same with "
-                        'resume=True, for example: make train ARGS="-p resume True"'
+                    raise _stopped(
+                        signals, f"batch {number} of {steps} in epoch {epoch}"
                     )
 
             train_outcome = tally.read()
@@ -1041,6 +1047,8 @@ def train(run, model, objective, train_batches, valid_batches):
             run.save_epoch(
                 model, trainer, history, is_best=_best(history)["epoch"] == epoch
             )
+            if signals:
+                raise _stopped(signals, f"epoch {epoch}")
     best = run.path / "model.params"
     check_layout(best, model._collect_params_with_prefix())
     model.load_parameters(str(best), ctx=devices)

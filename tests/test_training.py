@@ -483,6 +483,23 @@ def test_a_signal_stops_at_the_next_batch_and_nothing_is_lost(
     assert resumed.history["seconds"].iloc[1] > 0
 
 
+def test_a_signal_while_held_out_reviews_are_predicted_stops_after_the_epoch(
+    tmp_path, monkeypatch
+):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1)
+
+    def predict_and_signal(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args)
+
+    monkeypatch.setattr(training, "evaluate", predict_and_signal)
+    with pytest.raises(
+        KeyboardInterrupt, match="SIGTERM came. Stopped and saved after epoch 1. To go"
+    ):
+        fit(prepared)
+    assert len(prepared.run.history()) == 1
+
+
 def test_a_second_signal_ends_the_process_as_ever(tmp_path, monkeypatch):
     prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20)
 

@@ -185,7 +185,7 @@ def kill_once(run_dir, duration, rng):
         return None
     if way != "time" and Path(run_dir, "config.json").exists():
         # before training it ends at once, as any process does
-        in_training = "Stopped and saved after batch" in said
+        in_training = "Stopped and saved after" in said
         at_once = process.returncode == -number or "KeyboardInterrupt" in said
         if not (in_training or at_once):
             raise Finding(f"{way} ended the run with: {said[-1000:]}")
