@@ -494,7 +494,7 @@ def test_a_signal_while_held_out_reviews_are_predicted_stops_after_the_epoch(
 
     monkeypatch.setattr(training, "evaluate", predict_and_signal)
     with pytest.raises(
-        KeyboardInterrupt, match="SIGTERM came. Stopped and saved after epoch 1. To go"
+        KeyboardInterrupt, match=r"Stopped and saved after epoch 1\. To go on"
     ):
         fit(prepared)
     assert len(prepared.run.history()) == 1
