@@ -66,19 +66,15 @@ def _die_at(training, occasion, number):
         if count == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    step, evaluate, save, replace = (
-        training.training_step,
-        training.on_devices,
-        training.nd.save,
-        os.replace,
-    )
+    step, bring = training.training_step, training.on_devices
+    save, replace = training.nd.save, os.replace
 
     def dying_step(*args):
         die()
         return step(*args)
 
     def dying_batches(batches, devices):
-        for batch in evaluate(batches, devices):
+        for batch in bring(batches, devices):
             if not batches.bucketing["shuffle"]:
                 die()
             yield batch
