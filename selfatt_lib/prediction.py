@@ -1,5 +1,6 @@
 """Use a trained run: texts in, stars and attention out."""
 
+import hashlib
 import json
 import reprlib
 import warnings
@@ -85,8 +86,8 @@ class Classifier:
             )
         device = choose_devices(device)[0]
         try:
-            settings, max_tokens, lower = _read_config(config)
-            vocab = _read_vocab(vocab, settings["vocab_size"])
+            settings, max_tokens, lower, fingerprint = _read_config(config)
+            vocab = _read_vocab(vocab, settings["vocab_size"], fingerprint)
             model = _read_model(params, settings, device)
         except ValueError as error:
             raise ValueError(
@@ -234,7 +235,7 @@ POSSIBLE = {
 
 
 def _read_config(path):
-    """Return the arguments of `SelfAttentiveBiLSTM`, `max_tokens` and `lower`."""
+    """Return the arguments of `SelfAttentiveBiLSTM`, `max_tokens`, `lower`, and the vocabulary's fingerprint, which old runs lack."""
     config = read_json(path)
     model, training = (config.get(part) for part in ("model", "training"))
     if not (isinstance(model, dict) and isinstance(training, dict)):
@@ -245,10 +246,10 @@ def _read_config(path):
         value = settings.get(name)
         if name not in POSSIBLE or not POSSIBLE[name](value):
             raise ValueError(f"{path}: {name[:80]} cannot be {reprlib.repr(value)}")
-    return model, *reading.values()
+    return model, *reading.values(), config.get("vocab")
 
 
-def _read_vocab(path, size):
+def _read_vocab(path, size, fingerprint):
     """Return the vocabulary, if its file is what GluonNLP itself writes of it."""
     content = read_json(path)
     try:
@@ -262,6 +263,8 @@ def _read_vocab(path, size):
         raise ValueError(f"{path}: its words and their numbers contradict each other")
     if len(vocab) != size:
         raise ValueError(f"{path}: it has {len(vocab)} words, config.json says {size}")
+    if fingerprint not in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
+        raise ValueError(f"{path}: it is another run's, or was changed")
     return vocab
 
 

@@ -151,7 +151,11 @@ class TrainingConfig:
     train_embedding: bool = _flag(True)
 
     hidden_size: int = _whole(64)
-    num_layers: int = _whole(1)
+    num_layers: int = _checked(
+        1,
+        "a whole number from 1 to 100",
+        lambda value: type(value) is int and 1 <= value <= 100,
+    )
     attention_units: int = _whole(64)
     attention_hops: int = _whole(4)
     classifier_units: int = _whole(64)
@@ -289,7 +293,7 @@ def _vocab_json(vocab):
 class RunDirectory:
     """The files of one run. Loading them runs no code: they are JSON, HTML and arrays.
 
-    ``config.json`` (the parameters, the model's arguments, and a fingerprint of the reviews), ``vocab.json``, ``model.params`` (the best
+    ``config.json`` (the parameters, the model's arguments, and fingerprints of reviews and vocabulary), ``vocab.json``, ``model.params`` (the best
     epoch), ``metrics.jsonl`` (a line an epoch), ``checkpoint.params`` (what resuming needs), ``metrics.json`` and
     ``attention.html`` (at the end).
 
@@ -374,6 +378,7 @@ class RunDirectory:
         ValueError
             The run is resumed, but the reviews have changed since it began.
         """
+        words = _vocab_json(vocab)
         reviews = pd.concat([train_reviews, valid_reviews])[["text", "stars"]]
         fingerprint = hashlib.sha256(
             pd.util.hash_pandas_object(reviews, index=False).to_numpy().tobytes()
@@ -397,9 +402,10 @@ class RunDirectory:
                 "training": asdict(self.config),
                 "model": model,
                 "reviews": fingerprint,
+                "vocab": hashlib.sha256(words.encode()).hexdigest(),
             }
             write_text(self.path / "config.json", json.dumps(config, indent=2))
-        write_text(self.path / "vocab.json", _vocab_json(vocab))
+        write_text(self.path / "vocab.json", words)
 
     def drop_equal_copy(self):
         """Delete the earlier run that was moved aside, if this one has the very same arrays and nothing else lies with that one."""

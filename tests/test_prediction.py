@@ -317,6 +317,21 @@ def test_a_vocabulary_is_not_mended_at_length(run):
     assert time.process_time() - started < 2
 
 
+def test_another_vocabulary_of_the_same_size_is_refused(trained, tmp_path):
+    run = shutil.copytree(trained.run.path, tmp_path / "run")
+    content = json.loads((run / "vocab.json").read_text())
+    words = content["idx_to_token"]
+    words[-1], words[-2] = words[-2], words[-1]
+    content["token_to_idx"] = {word: place for place, word in enumerate(words)}
+    (run / "vocab.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"vocab.json: it is another run's, or was ch"):
+        Classifier.load(run, "cpu")
+    config = json.loads((run / "config.json").read_text())
+    del config["vocab"]  # a run from before there was the fingerprint
+    (run / "config.json").write_text(json.dumps(config))
+    assert Classifier.load(run, "cpu").vocab.idx_to_token == words
+
+
 def test_files_of_another_run_are_refused(run, tmp_path):
     other = make_run(tmp_path / "other", words=["good", "bad", "film"])
     for name, message in (

@@ -68,6 +68,10 @@ def assert_same_run(a, b):
         ({"epochs": 0}, "epochs must be a whole number of at least 1; got 0"),
         ({"epochs": 2.5}, "epochs must be a whole number of at least 1; got 2.5"),
         ({"epochs": True}, "epochs must be a whole number of at least 1; got True"),
+        (
+            {"num_layers": 101},
+            "num_layers must be a whole number from 1 to 100; got 101",
+        ),
         ({"epochs": "3"}, "epochs must be a whole number of at least 1; got '3'"),
         (
             {"train_size": -1},
