@@ -81,15 +81,9 @@ def load_yelp():
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path, monkeypatch, only_own_index):
     folder = tmp_path / "cache"
     monkeypatch.setenv("SELFATT_CACHE", str(folder))
-    # pip looks nowhere but at the test's own server
-    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-    monkeypatch.setenv("PIP_RETRIES", "0")
     return folder
 
 

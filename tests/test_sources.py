@@ -320,14 +320,9 @@ def test_a_second_load_fetches_nothing(monkeypatch):
 
 
 def test_a_snippet_download_that_fails_is_retried_and_leaves_nothing(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, only_own_index
 ):
     monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
-    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
 
     def respond(method, path, number):
         name = "vaderSentiment-3.3.2.tar.gz"
