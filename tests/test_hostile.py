@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import stat
 import struct
 import subprocess
@@ -13,6 +14,7 @@ import zipfile
 from datetime import timedelta
 from decimal import Decimal
 
+import psutil
 import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
@@ -45,10 +47,10 @@ def zip_of(*members, method=zipfile.ZIP_DEFLATED):
     return packed.getvalue()
 
 
-def parquet_of(*columns, notes=None):
+def parquet_of(*columns, notes=None, **options):
     names, values = zip(*columns)
     table = pa.table(list(map(pa.array, values)), list(names), metadata=notes)
-    parquet.write_table(table, file := io.BytesIO())
+    parquet.write_table(table, file := io.BytesIO(), **options)
     return file.getvalue()
 
 
@@ -331,6 +333,70 @@ def test_parquet_in_an_archive_is_unpacked_once(tmp_path, monkeypatch):
     assert len(load_reviews(written(tmp_path, "a.zip", content))) == len(reviews)
 
 
+def test_parquet_may_not_grow_without_end(tmp_path, monkeypatch):
+    """A text is in the file once, and counts as often as it occurs."""
+    monkeypatch.setattr(sources, "MOST_GROWTH", 1)  # to 1 MiB, for a small file
+    for form in (pa.array, lambda texts: pa.array(texts).dictionary_encode()):
+        for count in (90, 110):
+            texts, stars = form(["x" * 10_000] * count), [1] * count
+            content = parquet_of(("text", texts), ("stars", stars))
+            assert len(content) < 5000
+            path = written(tmp_path, f"{count}.parquet", content)
+            if count == 90:
+                assert len(load_reviews(path)) == count
+            else:
+                with pytest.raises(ValueError, match=f"{path}.* 1,048,576 bytes unpac"):
+                    load_reviews(path)
+
+
+def decoded(path, most_bytes):
+    """Run the decoder on a file; return what it did."""
+    command = [sys.executable, sources.parquet.__file__, str(most_bytes), "10000"]
+    with path.open() as file:
+        return subprocess.run(
+            [*command, *sources.NEEDED], stdin=file, capture_output=True
+        )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does")
+def test_the_decoder_of_parquet_limits_its_own_memory(tmp_path):
+    texts = pa.DictionaryArray.from_arrays([0] * 300, ["x" * 10**7])  # 3 GB
+    content = parquet_of(("text", texts), ("stars", [1] * 300))
+    done = decoded(written(tmp_path, "a.parquet", content), 10**10)
+    assert done.returncode == 1
+    assert done.stderr == b"it takes more than 2,147,483,648 bytes of memory\n"
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("os.abort()", "the decoder was killed"),
+        ('print(\'[["text", "stars"], 9]\', flush=True); os.abort()', ".+"),
+        ("sys.stdout.buffer.write(half); os.abort()", ".+"),
+        ("sys.exit('it is of another kind')", "it is of another kind"),
+    ],
+)
+def test_a_decoder_that_crashes_is_a_file_that_cannot_be_read(
+    does, said, tmp_path, monkeypatch
+):
+    decoder, path = tmp_path / "decoder.py", tmp_path / "a.parquet"
+    path.write_bytes(parquet_of_stars(*[1] * 100))
+    whole = decoded(path, 10**6).stdout
+    half = whole[: len(whole) // 2]
+    decoder.write_text(f"import os, sys\nhalf = {half!r}\n{does}")
+    monkeypatch.setattr(sources.parquet, "__file__", str(decoder))
+    with pytest.raises(ValueError, match=f"cannot be read as Parquet: {said}$"):
+        load_reviews(path)
+
+
+def test_a_decoder_whose_file_is_refused_does_not_go_on(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(parquet_of_stars(9, *[1] * 10**6))
+    with pytest.raises(ValueError, match="row 1: stars must be"):
+        load_reviews(path)
+    assert psutil.Process().children() == []
+
+
 def test_only_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "nowhere.csv").symlink_to(tmp_path / "gone.csv")
@@ -426,16 +492,23 @@ def test_what_is_huge_is_refused_in_little_memory(tmp_path):
         written(tmp_path, "a.csv", f'text,stars\na,1\n"{long}",1\n'),
         written(tmp_path, "bomb.json.zip", zip_of(("a.json", '{"texts": ["' + long))),
     ]
+    for count in (1, 1000):  # it is in the file once
+        texts = pa.DictionaryArray.from_arrays([0] * count, [long])
+        stars = ("stars", [1] * count)
+        content = parquet_of(("text", texts), stars, compression="zstd")
+        paths.append(written(tmp_path, f"{count}.parquet", content))
     done = subprocess.run(
         [sys.executable, "-c", BOUNDED, str(400 * 10**6), *map(str, paths)],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    line, row, bomb = done.stdout.splitlines()
+    line, row, bomb, one, many = done.stdout.splitlines()
     assert "a.jsonl: line 2 has more than 16,777,216 bytes" in line
     assert "begins in line 3: it has more than 16,777,216 characters" in row
     assert "'a.json' in it has 110,000,012 bytes, too many for" in bomb
+    assert "it has more than 104,857,600 bytes unpacked" in one
+    assert re.search("it takes more than [0-9,]+ bytes of memory", many)
 
 
 # Fuzzing

@@ -30,10 +30,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import platformdirs
+import pyarrow as pa
 from filelock import FileLock
-from pyarrow import parquet
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
+
+from selfatt_lib.data import parquet
 
 CHUNK = 10_000  # reviews read at a time
 NEEDED = ["text", "stars"]
@@ -187,12 +189,11 @@ def load_reviews(dataset="review-snippets", size=None, seed=0):
 
     Notes
     -----
-    A file may come from anybody: no code in it is run, and nothing is unpacked onto the disk. Memory stays bounded because
+    A file may come from anybody: no code in it is run, and no name in an archive becomes a file. Memory stays bounded because
 
     - a line of JSON has at most 16 MiB, a row of CSV 16 Mi characters, and the tutorial's object, which is held whole, 512 MiB;
-    - the member of an archive has at most 100 times the archive's size, or 100 MiB if that is more.
-
-    Parquet has no such limit.
+    - the member of an archive, and the columns of Parquet, have at most 100 times the file's size, or 100 MiB if that is more;
+    - Parquet, of which a few bytes can stand for gigabytes, is decoded by another process. On Linux, that has 2 GiB of addresses.
     """
     chunks = _open_dataset(str(dataset))
     reviews, blank = _sample(chunks, size, np.random.default_rng(seed))
@@ -308,8 +309,7 @@ def _read_file(path):
             )
         try:
             if zipped and reader is _read_parquet:
-                # which is not read from front to back: to go back in an archive is to unpack it anew
-                stream = io.BytesIO(stream.read())
+                reader = _read_zipped_parquet
             # closed before the stream is
             with closing(reader(stream, path, max(total, 1))) as chunks:
                 yield from _checked(chunks, path)
@@ -324,6 +324,10 @@ def _refusing(message):
         yield
     except Exception as error:
         raise ValueError(f"{message}: {str(error).strip()}") from None
+
+
+def _most_unpacked(path):
+    return MOST_GROWTH * max(path.stat().st_size, 2**20)
 
 
 def _open_member(stream, path, packed):
@@ -343,8 +347,7 @@ def _open_member(stream, path, packed):
         "is a link": stat.S_ISLNK(member.external_attr >> 16),
         # of other methods, zipfile unpacks 4 KB at one go, which may be gigabytes
         "is not packed by deflate": method not in DEFLATE,
-        f"has {size:,} bytes, too many for {packed:,}": size
-        > MOST_GROWTH * max(packed, 2**20),
+        f"has {size:,} bytes, too many for {packed:,}": size > _most_unpacked(path),
     }
     for reason, holds in reasons.items():
         if holds:
@@ -478,18 +481,33 @@ def _csv_rows(text, path):
 
 
 def _read_parquet(stream, path, total, columns=NEEDED):
+    """Have another process decode it: that one's memory has a limit, and it may crash."""
     unreadable = f"{path} cannot be read as Parquet"
-    with _refusing(unreadable):
-        table = parquet.ParquetFile(stream)
-        names, rows, done = table.schema_arrow.names, table.metadata.num_rows, 0
-    _require(names, columns, path)
-    with _refusing(unreadable):
-        for batch in table.iter_batches(CHUNK, columns=columns):
-            done += batch.num_rows
-            # Its columns need none of the notes that pandas may have left in the file. As objects, since Arrow's strings are
-            # decoded when they are looked at, which would be outside of this try.
-            chunk = batch.to_pandas(ignore_metadata=True).astype(object)
-            yield chunk, done / max(rows, 1)
+    command = [sys.executable, "-P", parquet.__file__]
+    command += map(str, [_most_unpacked(path), CHUNK, *columns])
+    pipe, done = subprocess.PIPE, 0
+    with subprocess.Popen(command, stdin=stream, stdout=pipe, stderr=pipe) as decoder:
+        try:
+            if head := decoder.stdout.readline():
+                names, rows = json.loads(head)
+                _require(names, columns, path)
+                with _refusing(unreadable):
+                    for batch in pa.ipc.open_stream(decoder.stdout):
+                        done += batch.num_rows
+                        yield batch.to_pandas(), done / max(rows, 1)
+            if decoder.wait():
+                said = decoder.stderr.read().decode(errors="replace").strip()
+                raise ValueError(f"{unreadable}: {said or 'the decoder was killed'}")
+        finally:
+            decoder.kill()
+
+
+def _read_zipped_parquet(stream, path, total):
+    """Unpack it first: it is not read from front to back, and to go back in an archive is to unpack it anew."""
+    with tempfile.TemporaryFile() as file:  # without a name: gone with the process
+        shutil.copyfileobj(stream, file)
+        file.flush()
+        yield from _read_parquet(file, path, total)
 
 
 def _in_chunks(reviews, stream, total):
