@@ -160,8 +160,7 @@ class Inference:
         config = TrainingConfig(**setting.parameters | {"run_dir": run_dir})
         run = RunDirectory(config)
         run.begin(vocab, table, table)
-        model = _with_weights(setting, config)
-        model.save_parameters(str(run.path / "model.params"))
+        run.save_weights(_with_weights(setting, config))
         self.classifier = Classifier.load(run_dir, device="cpu")
         self.texts = load_reviews(size=reviews)["text"].tolist()
 

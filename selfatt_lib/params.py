@@ -62,25 +62,32 @@ def read_json(path):
     return content
 
 
-def read_layout(path):
+def mark(run):
+    """Return the name of the array, of one zero, that marks a file as a run's: one for each combination of settings and reviews."""
+    return f"run.{run}"
+
+
+def read_layout(path, run=None):
     """Read which arrays a file holds, without MXNet and without the arrays themselves.
 
     Parameters
     ----------
     path : str or Path
         What `mxnet.nd.save` or Gluon's `save_parameters` wrote.
+    run : str, optional
+        The run whose `mark` has to be there.
 
     Returns
     -------
     dict
-        By the array's name: its shape, a tuple of int, and its dtype, NumPy's.
+        By the array's name: its shape, a tuple of int, and its dtype, NumPy's. The mark is left out.
 
     Raises
     ------
     FileNotFoundError
     ValueError
         MXNet would not have written this: the file ends too early or too late, or holds anything but dense arrays on the CPU with
-        names of their own. The message names the file.
+        names of their own. Or the mark is not there. The message names the file.
 
     Notes
     -----
@@ -134,10 +141,12 @@ def read_layout(path):
             raise ValueError("two arrays have the same name")
         if file.tell() != size:
             raise ValueError("it goes on after its end")
+        if run is not None and layout.pop(mark(run), None) != ((1,), DTYPES[0]):
+            raise ValueError("it is another run's, or was changed")
     return layout
 
 
-def check_layout(path, expected):
+def check_layout(path, expected, run=None):
     """Raise ValueError unless a file holds arrays of these names, shapes and dtypes, and no others.
 
     Parameters
@@ -145,6 +154,8 @@ def check_layout(path, expected):
     path : str or Path
     expected : dict
         By the array's name: anything with a ``shape`` and a ``dtype``, such as an array or a parameter of Gluon's.
+    run : str, optional
+        As in `read_layout`.
 
     Raises
     ------
@@ -152,7 +163,7 @@ def check_layout(path, expected):
     ValueError
         As `read_layout`, or the message says which arrays are other than expected.
     """
-    layout = read_layout(path)
+    layout = read_layout(path, run)
     expected = {
         name: (tuple(array.shape), np.dtype(array.dtype))
         for name, array in expected.items()

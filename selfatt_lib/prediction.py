@@ -86,9 +86,9 @@ class Classifier:
             )
         device = choose_devices(device)[0]
         try:
-            settings, max_tokens, lower, fingerprint = _read_config(config)
-            vocab = _read_vocab(vocab, settings["vocab_size"], fingerprint)
-            model = _read_model(params, settings, device)
+            settings, max_tokens, lower, words, run = _read_config(config)
+            vocab = _read_vocab(vocab, settings["vocab_size"], words)
+            model = _read_model(params, settings, run, device)
         except ValueError as error:
             raise ValueError(
                 f"the run in {str(run_dir)!r} is damaged: {error}. Copy the whole of it again, or train it anew."
@@ -116,6 +116,8 @@ class Classifier:
             A single string was given, or something that is not a text.
         ValueError
             A text has no word or is not valid Unicode (with its place).
+        RuntimeError
+            The weights are so large that the computation overflows.
         """
         if isinstance(texts, str):
             raise TypeError(
@@ -156,6 +158,8 @@ class Classifier:
         ------
         ValueError
             A list is empty, or not a list of strings (with its place).
+        RuntimeError
+            As in `predict`.
         """
         for place, words in enumerate(tokens, 1):
             if (
@@ -184,9 +188,14 @@ class Classifier:
                 mx.nd.from_numpy(array).as_in_context(self.device)
                 for array in batches.assemble(numbers)[:2]
             )
-            logits, attention = self.model(ids, valid_length)
-            probabilities = softmax(logits.asnumpy(), axis=1)
-            attention = attention.asnumpy()
+            logits, attention = (
+                array.asnumpy() for array in self.model(ids, valid_length)
+            )
+            if not np.isfinite(logits).all():
+                raise RuntimeError(
+                    "the model's numbers overflow: its weights are too large. Copy the run again, or train it anew."
+                )
+            probabilities = softmax(logits, axis=1)
             for row, number in enumerate(numbers):
                 words = tokenized[number]
                 predictions[number] = Prediction(
@@ -235,7 +244,7 @@ POSSIBLE = {
 
 
 def _read_config(path):
-    """Return the arguments of `SelfAttentiveBiLSTM`, `max_tokens`, `lower`, and the vocabulary's fingerprint, which old runs lack."""
+    """Return the arguments of `SelfAttentiveBiLSTM`, `max_tokens`, `lower`, and the vocabulary's and the run's fingerprints, which old runs lack."""
     config = read_json(path)
     model, training = (config.get(part) for part in ("model", "training"))
     if not (isinstance(model, dict) and isinstance(training, dict)):
@@ -246,7 +255,7 @@ def _read_config(path):
         value = settings.get(name)
         if name not in POSSIBLE or not POSSIBLE[name](value):
             raise ValueError(f"{path}: {name[:80]} cannot be {reprlib.repr(value)}")
-    return model, *reading.values(), config.get("vocab")
+    return model, *reading.values(), config.get("vocab"), config.get("run")
 
 
 def _read_vocab(path, size, fingerprint):
@@ -268,12 +277,12 @@ def _read_vocab(path, size, fingerprint):
     return vocab
 
 
-def _read_model(path, settings, device):
+def _read_model(path, settings, run, device):
     """Return the model with its weights. Nothing is allocated for it before its file is known to hold them."""
     model = SelfAttentiveBiLSTM(**settings)
     parameters = model._collect_params_with_prefix()
-    check_layout(path, parameters)
-    model.load_parameters(str(path), ctx=device)
+    check_layout(path, parameters, run)
+    model.load_parameters(str(path), ctx=device, ignore_extra=True)
     for name, parameter in parameters.items():
         if not np.isfinite(parameter.data(device).asnumpy()).all():
             raise ValueError(f"{path}: {name} holds infinities or NaN")

@@ -37,7 +37,7 @@ from selfatt_lib.data import (
 )
 from selfatt_lib.data.text import GLOVE_SIZES
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM, check_pooling
-from selfatt_lib.params import check_layout, read_json, read_layout
+from selfatt_lib.params import check_layout, mark, read_json, read_layout
 from selfatt_lib.penalty import WeightedSoftmaxCE, class_weights, diversity_penalty
 from selfatt_lib.runtime import (
     choose_devices,
@@ -293,9 +293,9 @@ def _vocab_json(vocab):
 class RunDirectory:
     """The files of one run. Loading them runs no code: they are JSON, HTML and arrays.
 
-    ``config.json`` (the parameters, the model's arguments, and fingerprints of reviews and vocabulary), ``vocab.json``, ``model.params`` (the best
-    epoch), ``metrics.jsonl`` (a line an epoch), ``checkpoint.params`` (what resuming needs), ``metrics.json`` and
-    ``attention.html`` (at the end).
+    ``config.json`` (the parameters, the model's arguments, and fingerprints of the reviews, of the vocabulary, and of all that
+    together, which marks the arrays), ``vocab.json``, ``model.params`` (the best epoch), ``metrics.jsonl`` (a line an epoch),
+    ``checkpoint.params`` (what resuming needs), ``metrics.json`` and ``attention.html`` (at the end).
 
     Parameters
     ----------
@@ -328,6 +328,7 @@ class RunDirectory:
         self.config = config
         self.path = Path(config.run_dir).resolve()
         self.aside = None  # where an earlier run was moved
+        self.fingerprint = None
         if self.path.exists() and (
             not self.path.is_dir()
             or (not self._is_run() and any(self.path.glob("[!.]*")))
@@ -353,9 +354,13 @@ class RunDirectory:
         then = self.read("config.json").get("training", {})
         return [
             f"{name} was {then.get(name)!r}, now {value!r}"
-            for name, value in asdict(self.config).items()
-            if name not in self.NOT_COMPARED and then.get(name) != value
+            for name, value in self._compared().items()
+            if then.get(name) != value
         ]
+
+    def _compared(self):
+        parameters = asdict(self.config).items()
+        return {name: it for name, it in parameters if name not in self.NOT_COMPARED}
 
     def is_finished(self):
         """Tell whether the folder holds a finished run of these very parameters, so that it need not be trained again."""
@@ -404,8 +409,12 @@ class RunDirectory:
                 "reviews": fingerprint,
                 "vocab": hashlib.sha256(words.encode()).hexdigest(),
             }
+            same = config | {"training": self._compared()}
+            config["run"] = hashlib.sha256(json.dumps(same).encode()).hexdigest()
             write_text(self.path / "config.json", json.dumps(config, indent=2))
         write_text(self.path / "vocab.json", words)
+        # None in a run from before there were marks
+        self.fingerprint = self.read("config.json").get("run")
 
     def drop_equal_copy(self):
         """Delete the earlier run that was moved aside, if this one has the very same arrays and nothing else lies with that one."""
@@ -445,18 +454,28 @@ class RunDirectory:
             The folder cannot be written to: it is full, read-only or gone.
         """
         if is_best:
-            with self._replacing("model.params") as temporary:
-                model.save_parameters(str(temporary))
-                read_layout(temporary)
+            self.save_weights(model)
         with self._replacing("metrics.jsonl") as temporary:
             lines = [json.dumps(epoch) + "\n" for epoch in history]
             temporary.write_text("".join(lines), encoding="utf-8")
         self.save_checkpoint(model, trainer, len(history))
 
+    def save_weights(self, model):
+        """Keep the weights, as Gluon's ``save_parameters`` does, in ``model.params``."""
+        parameters = model._collect_params_with_prefix().items()
+        arrays = {name: _on_cpu(parameter) for name, parameter in parameters}
+        self._save_arrays("model.params", arrays)
+
     def save_checkpoint(self, model, trainer, epoch, tally=None):
         """Keep all that training goes on from, after an epoch or, with the `tally` of the next one so far, in the middle of that."""
-        with self._replacing("checkpoint.params") as temporary:
-            nd.save(str(temporary), checkpoint(model, trainer, epoch, tally))
+        arrays = checkpoint(model, trainer, epoch, tally)
+        self._save_arrays("checkpoint.params", arrays)
+
+    def _save_arrays(self, name, arrays):
+        if self.fingerprint:
+            arrays[mark(self.fingerprint)] = nd.zeros(1)
+        with self._replacing(name) as temporary:
+            nd.save(str(temporary), arrays)
             read_layout(temporary)  # MXNet does not tell when its last bytes got lost
 
     @contextmanager
@@ -492,7 +511,7 @@ class RunDirectory:
         if not path.exists():
             return [], None
         try:
-            read_layout(path)
+            read_layout(path, self.fingerprint)
             done, earlier = restore(nd.load(str(path)), model, trainer)
         except (
             mx.MXNetError,
@@ -514,6 +533,10 @@ class RunDirectory:
         return history, earlier
 
 
+def _on_cpu(parameter):
+    return parameter.list_data()[0].as_in_context(mx.cpu())
+
+
 def checkpoint(model, trainer, epoch, tally=None):
     """Return all that training goes on from, as a dict of NDArrays: weights, Adam's moments, the step and the epoch.
 
@@ -521,7 +544,7 @@ def checkpoint(model, trainer, epoch, tally=None):
     In the middle of the next epoch, what became of its batches so far belongs to it.
     """
     state = {
-        f"weight:{name}": parameter.list_data()[0].as_in_context(mx.cpu())
+        f"weight:{name}": _on_cpu(parameter)
         for name, parameter in _named_parameters(model)
     }
     for index, moments in trainer._updaters[0].states.items():
@@ -1056,8 +1079,8 @@ def train(run, model, objective, train_batches, valid_batches):
             if signals:
                 raise _stopped(signals, f"epoch {epoch}")
     best = run.path / "model.params"
-    check_layout(best, model._collect_params_with_prefix())
-    model.load_parameters(str(best), ctx=devices)
+    check_layout(best, model._collect_params_with_prefix(), run.fingerprint)
+    model.load_parameters(str(best), ctx=devices, ignore_extra=True)
     return pd.DataFrame(history)
 
 

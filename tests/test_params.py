@@ -9,7 +9,7 @@ from damage import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfatt_lib.params import JSON_BYTES, check_layout, read_json, read_layout
+from selfatt_lib.params import JSON_BYTES, check_layout, mark, read_json, read_layout
 from selfatt_lib.runtime import mx
 
 DTYPES = ["float32", "float64", "float16", "uint8", "int32", "int8", "int64"]
@@ -57,8 +57,27 @@ def test_the_layout_is_that_of_the_arrays_that_mxnet_saved(arrays, scratch):
 
 def test_the_layout_of_a_model_is_that_of_its_parameters(trained):
     expected = trained.model._collect_params_with_prefix()
-    assert read_layout(trained.run.path / "model.params") == layout_of(expected)
-    check_layout(trained.run.path / "model.params", expected)
+    path, run = trained.run.path / "model.params", trained.run.fingerprint
+    assert read_layout(path, run) == layout_of(expected)
+    check_layout(path, expected, run)
+    marked = expected | {mark(run): mx.nd.zeros(1)}
+    assert read_layout(path) == layout_of(marked)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"a": mx.nd.zeros(1)},
+        {"a": mx.nd.zeros(1), mark("other"): mx.nd.zeros(1)},
+        {"a": mx.nd.zeros(1), mark("this"): mx.nd.zeros(2)},
+        {"a": mx.nd.zeros(1), mark("this"): mx.nd.zeros(1, dtype="float64")},
+    ],
+)
+def test_a_file_without_the_mark_of_the_run_is_refused(arrays, scratch):
+    mx.nd.save(str(scratch / "marked"), arrays)
+    for read in (read_layout, lambda path, run: check_layout(path, arrays, run)):
+        with pytest.raises(ValueError, match=r"marked: it is another run's, or was ch"):
+            read(scratch / "marked", "this")
 
 
 def test_a_file_that_was_cut_or_has_more_at_its_end_is_refused(saved, scratch):

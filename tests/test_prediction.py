@@ -424,9 +424,24 @@ def test_a_run_with_any_damage_is_refused_or_predicts(name, data, fragile):
     if classifier is None:
         assert message.startswith(f"the run in {str(fragile)!r} is damaged: ")
     else:
-        with np.errstate(all="ignore"):  # a weight may have become large
-            (prediction,) = classifier.predict(["a good film"])
-        assert prediction.attention.shape == (1, 3)
+        try:
+            with np.errstate(all="ignore"):  # a weight may have become large
+                predictions = classifier.predict(["a good film"])
+        except RuntimeError as error:
+            predictions, message = [], str(error)
+            assert "its weights are too large" in message
+        for prediction in predictions:
+            assert prediction.attention.shape == (1, 3)
+            assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_weights_so_large_that_nothing_can_be_computed_predict_nothing(run):
+    arrays = mx.nd.load(str(run / "model.params"))
+    for array in arrays.values():
+        array[:] = 3e38
+    mx.nd.save(str(run / "model.params"), arrays)
+    with pytest.raises(RuntimeError, match="numbers overflow: its weights are too"):
+        Classifier.load(run, "cpu").predict(["a good film"])
 
 
 def test_no_damaged_weights_end_the_process(fragile, tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from conftest import SMALL, fit, make_reviews, prepare
 from selfatt_lib import training
 from selfatt_lib.data import on_devices
+from selfatt_lib.params import mark
 from selfatt_lib.prediction import Classifier
 from selfatt_lib.runtime import mx
 from selfatt_lib.training import (
@@ -809,10 +810,10 @@ def test_a_longer_run_with_the_same_best_epoch_is_not_dropped(tmp_path):
     parameters = {"valid_size": 20, "learning_rate": 1e-12}
     finish(prepare(tmp_path / "run", make_reviews(80), epochs=3, **parameters))
     finish(prepare(tmp_path / "run", make_reviews(80), epochs=1, **parameters))
-    best = [
-        (tmp_path / name / "model.params").read_bytes() for name in ("run", "run.1")
-    ]
-    assert best[0] == best[1]
+    longer, shorter = (
+        nd.load(str(tmp_path / name / "model.params")) for name in ("run", "run.1")
+    )
+    assert (longer["output.weight"] == shorter["output.weight"]).asnumpy().all()
     assert (tmp_path / "run.1" / "metrics.jsonl").read_text().count("\n") == 3
 
 
@@ -876,6 +877,44 @@ def test_a_damaged_run_is_not_resumed(name, damage, message, tmp_path):
                 tmp_path / "run", make_reviews(80), valid_size=20, epochs=2, resume=True
             )
         )
+
+
+SHORT = {"valid_size": 20, "epochs": 2}
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    """Return the folders of two runs with other learning rates."""
+    folders = {tmp_path / "run": 0.01, tmp_path / "other": 0.02}
+    for folder, rate in folders.items():
+        fit(prepare(folder, make_reviews(80), **SHORT, learning_rate=rate))
+    return list(folders)
+
+
+@pytest.mark.parametrize("name", ["model.params", "checkpoint.params"])
+def test_arrays_of_another_run_are_refused_though_they_fit(name, two_runs):
+    run, other = two_runs
+    shutil.copy(other / name, run)
+    again = prepare(run, make_reviews(80), **SHORT, learning_rate=0.01, resume=True)
+    with pytest.raises(ValueError, match=f"{name}.* it is another run's"):
+        fit(again)
+    if name == "model.params":
+        with pytest.raises(ValueError, match=f"{name}: it is another run's"):
+            Classifier.load(run)
+
+
+def test_a_run_from_before_there_were_marks_is_read_and_resumed(two_runs):
+    run, _ = two_runs
+    config = json.loads((run / "config.json").read_text())
+    arrays_mark = mark(config.pop("run"))
+    (run / "config.json").write_text(json.dumps(config))
+    for name in ("model.params", "checkpoint.params"):
+        arrays = nd.load(str(run / name))
+        del arrays[arrays_mark]
+        nd.save(str(run / name), arrays)
+    assert Classifier.load(run, "cpu")
+    again = prepare(run, make_reviews(80), **SHORT, learning_rate=0.01, resume=True)
+    assert len(fit(again)) == 2
 
 
 def stop_writing(path):
