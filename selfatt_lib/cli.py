@@ -115,4 +115,7 @@ def _table(metrics):
         f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was the best; "
         f"{metrics['seconds']:.0f} s of training on {metrics['device']}, seed {metrics['seed']}"
     )
-    return "\n".join(lines)
+    table = "\n".join(lines)
+    if not table.replace("\n", "").isprintable():  # a terminal would obey
+        raise ValueError("it holds control characters")
+    return table

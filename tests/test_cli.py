@@ -102,6 +102,11 @@ def test_the_summary_sets_the_model_beside_its_baselines(tmp_path):
         assert expected in output
     assert str(tmp_path / "attention.html") in output
     assert "training.ipynb" not in output  # there is none
+    metrics["device"] = "cpu(0)\x1b[2J"
+    write_text(tmp_path / "metrics.json", json.dumps(metrics))
+    failed = run("summary", tmp_path).output
+    assert "metrics.json is damaged" in failed
+    assert "\x1b" not in failed
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])

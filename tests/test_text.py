@@ -389,6 +389,12 @@ def test_buckets_save_padding():
     assert padded(bucketed) < padded(single) / 2
 
 
+def test_a_review_without_a_word_is_refused_with_its_place():
+    tokenized = tokenize_all(["good film", " ", "bad"])
+    with pytest.raises(ValueError, match="review 2 of 3 has no word"):
+        Batches(tokenized, [5, 3, 1], build_vocab(tokenized))
+
+
 def test_short_reviews_come_in_batches_as_large_as_the_ratio_says():
     # the shortest of four buckets is a quarter as long as the longest
     for ratio, larger in ((0, 1), (0.5, 2), (1.0, 4)):

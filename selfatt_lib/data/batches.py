@@ -36,6 +36,11 @@ class Batches:
     valid_length : NDArray of int32, shape (B,)
     stars : NDArray of float32, shape (B,)
         As given, from 1 to 5.
+
+    Raises
+    ------
+    ValueError
+        A review has no word (with its place).
     """
 
     def __init__(
@@ -58,6 +63,11 @@ class Batches:
         self.numbers = np.array(vocab[tokenized.words], dtype=np.int32)
         self.padding = vocab[vocab.padding_token]
         self.lengths = tokenized.lengths
+        if not self.lengths.all():
+            place = int(self.lengths.argmin()) + 1
+            raise ValueError(
+                f"review {place} of {len(self.lengths)} has no word; leave such reviews out, as load_reviews does"
+            )
 
     def sampler(self):
         """Return a fresh sampler: an iterable of lists of review numbers."""
