@@ -364,7 +364,10 @@ def test_the_decoder_of_parquet_limits_its_own_memory(tmp_path):
     content = parquet_of(("text", texts), ("stars", [1] * 300))
     done = decoded(written(tmp_path, "a.parquet", content), 10**10)
     assert done.returncode == 1
-    assert done.stderr == b"it takes more than 2,147,483,648 bytes of memory\n"
+    assert (
+        done.stderr
+        == b"it takes more than 2,147,483,648 bytes of memory; save it as .jsonl\n"
+    )
 
 
 @pytest.mark.parametrize(

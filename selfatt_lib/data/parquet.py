@@ -1,8 +1,8 @@
 """Decode columns of a Parquet file: ``python parquet.py MOST_BYTES CHUNK COLUMN... <FILE``.
 
-A few bytes of Parquet can stand for gigabytes, and Arrow's reader neither bounds its memory nor withstands every damaged file. So
-`sources` runs it here, as a process of its own, with a limit. It prints a line of JSON with the names of all columns and the number of
-rows, then an Arrow stream of the rows; or, at an error, what is wrong.
+A few bytes of Parquet can stand for gigabytes, and Arrow's reader has no limit of memory. So `sources` runs it here, in a process of
+its own, which has one; should it crash, then only that. It prints a line of JSON with the names of all columns and the number of rows,
+then the rows as an Arrow stream. At an error it says what is wrong.
 """
 
 import json
@@ -52,6 +52,6 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except MemoryError:
-        sys.exit(f"it takes more than {MEMORY:,} bytes of memory")
+        sys.exit(f"it takes more than {MEMORY:,} bytes of memory; save it as .jsonl")
     except Exception as error:  # Arrow raises a dozen types, not all documented
         sys.exit(str(error).strip())
