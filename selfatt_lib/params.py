@@ -80,7 +80,7 @@ def read_layout(path, run=None):
     Returns
     -------
     dict
-        By the array's name: its shape, a tuple of int, and its dtype, NumPy's. The mark is left out.
+        By the array's name: its shape, a tuple of int, and its dtype, NumPy's. Without the mark, if `run` is given.
 
     Raises
     ------

@@ -417,7 +417,7 @@ class RunDirectory:
         self.fingerprint = self.read("config.json").get("run")
 
     def drop_equal_copy(self):
-        """Delete the earlier run that was moved aside, if this one has the very same arrays and nothing else lies with that one."""
+        """Delete the earlier run that was moved aside, if this one's files of arrays are the very same and nothing else lies with that one."""
         if self.aside and {path.name for path in self.aside.iterdir()} <= self.FILES:
             arrays = ["model.params", "checkpoint.params"]
             equal, _, _ = filecmp.cmpfiles(self.aside, self.path, arrays, shallow=False)
@@ -461,7 +461,7 @@ class RunDirectory:
         self.save_checkpoint(model, trainer, len(history))
 
     def save_weights(self, model):
-        """Keep the weights, as Gluon's ``save_parameters`` does, in ``model.params``."""
+        """Keep the weights in ``model.params``, which has the form of Gluon's ``save_parameters``."""
         parameters = model._collect_params_with_prefix().items()
         arrays = {name: _on_cpu(parameter) for name, parameter in parameters}
         self._save_arrays("model.params", arrays)
@@ -472,7 +472,7 @@ class RunDirectory:
         self._save_arrays("checkpoint.params", arrays)
 
     def _save_arrays(self, name, arrays):
-        if self.fingerprint:
+        if self.fingerprint is not None:
             arrays[mark(self.fingerprint)] = nd.zeros(1)
         with self._replacing(name) as temporary:
             nd.save(str(temporary), arrays)
@@ -530,7 +530,19 @@ class RunDirectory:
                 f"{str(self.path)!r} lacks model.params or some of the {done} epochs of metrics.jsonl. "
                 "Start the run anew with resume=False."
             )
+        if done:
+            self.check_layout(model)
         return history, earlier
+
+    def check_layout(self, model):
+        """Raise ValueError unless ``model.params`` is this run's and holds what the model needs."""
+        expected = model._collect_params_with_prefix()
+        try:
+            check_layout(self.path / "model.params", expected, self.fingerprint)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. Start the run anew with resume=False."
+            ) from None
 
 
 def _on_cpu(parameter):
@@ -1078,9 +1090,9 @@ def train(run, model, objective, train_batches, valid_batches):
             )
             if signals:
                 raise _stopped(signals, f"epoch {epoch}")
-    best = run.path / "model.params"
-    check_layout(best, model._collect_params_with_prefix(), run.fingerprint)
-    model.load_parameters(str(best), ctx=devices, ignore_extra=True)
+    run.check_layout(model)
+    best = str(run.path / "model.params")
+    model.load_parameters(best, ctx=devices, ignore_extra=True)
     return pd.DataFrame(history)
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import signal
 import stat
 import struct
 import subprocess
@@ -217,8 +218,21 @@ REFUSED = {
             parquet_of(("text", text), ("stars", [1])),
             "row 1: text must be a string",
         )
-        for number, text in enumerate(
-            ([7], [["a"]], [{"a": "b"}], [b"a"], pa.array([7]).dictionary_encode())
+        for number, text in enumerate(([7], [b"a"], pa.array([7]).dictionary_encode()))
+    },
+    **{
+        f"{name} nested {number}.parquet": (
+            parquet_of(*({"text": ["a"], "stars": [1]} | {name: nested}).items()),
+            f"cannot be read as Parquet: {name} must be plain; got ",
+        )
+        for name in sources.NEEDED
+        for number, nested in enumerate(
+            (
+                [["a"]],
+                [{"a": 1}],
+                # a few bytes in the file, ten million objects in Python
+                pa.ListArray.from_arrays([0, 10**7], pa.nulls(10**7, "bool")),
+            )
         )
     },
     "text not unicode.parquet": (
@@ -245,7 +259,7 @@ REFUSED = {
                     float("inf"),
                     Decimal("1.5"),
                 ),
-                *([1], {"a": 1}, timedelta(1), pa.scalar(1, pa.timestamp("ns"))),
+                *(timedelta(1), pa.scalar(1, pa.timestamp("ns"))),
             )
         )
     },
@@ -370,6 +384,33 @@ def test_the_decoder_of_parquet_limits_its_own_memory(tmp_path):
     )
 
 
+LIMITED = """
+import mmap, sys
+sys.path.insert(0, sys.argv[1])
+import parquet
+
+many_cores = mmap.mmap(-1, 2**32)  # their threads' stacks, never used
+parquet.SECONDS = 2
+parquet.limit(0)
+enough = mmap.mmap(-1, 2**30)
+try:
+    mmap.mmap(-1, 2**31)
+except OSError:
+    print("no more memory", flush=True)
+while True:
+    pass
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
+def test_the_decoder_may_take_little_more_than_it_starts_with_and_not_for_long():
+    folder = os.path.dirname(sources.parquet.__file__)
+    command = [sys.executable, "-c", LIMITED, folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "no more memory\n"
+    assert done.returncode == -signal.SIGXCPU
+
+
 @pytest.mark.parametrize(
     ("does", "said"),
     [
@@ -377,6 +418,9 @@ def test_the_decoder_of_parquet_limits_its_own_memory(tmp_path):
         ('print(\'[["text", "stars"], 9]\', flush=True); os.abort()', ".+"),
         ("sys.stdout.buffer.write(half); os.abort()", ".+"),
         ("sys.exit('it is of another kind')", "it is of another kind"),
+        ("sys.exit('x' * 10**6)", "x{500}"),  # more than a pipe holds
+        ("sys.exit('\\x1b[2J\\u202e')", "\ufffd\\[2J\ufffd"),
+        ("os.kill(os.getpid(), signal.SIGXCPU)", "it takes too long to decode"),
     ],
 )
 def test_a_decoder_that_crashes_is_a_file_that_cannot_be_read(
@@ -386,7 +430,7 @@ def test_a_decoder_that_crashes_is_a_file_that_cannot_be_read(
     path.write_bytes(parquet_of_stars(*[1] * 100))
     whole = decoded(path, 10**6).stdout
     half = whole[: len(whole) // 2]
-    decoder.write_text(f"import os, sys\nhalf = {half!r}\n{does}")
+    decoder.write_text(f"import os, signal, sys\nhalf = {half!r}\n{does}")
     monkeypatch.setattr(sources.parquet, "__file__", str(decoder))
     with pytest.raises(ValueError, match=f"cannot be read as Parquet: {said}$"):
         load_reviews(path)
@@ -398,6 +442,17 @@ def test_a_decoder_whose_file_is_refused_does_not_go_on(tmp_path):
     with pytest.raises(ValueError, match="row 1: stars must be"):
         load_reviews(path)
     assert psutil.Process().children() == []
+
+
+def test_names_of_columns_are_told_in_few_words(tmp_path):
+    names = [f"{number}\x1b{'x' * 10_000}" for number in range(1000)]
+    table = {name: [1] for name in names} | {"stars": [1]}
+    path = written(tmp_path, "a.parquet", parquet_of(*table.items()))
+    with pytest.raises(ValueError, match="has no 'text'; it has: '0") as refused:
+        load_reviews(path)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 2000
+    assert len(decoded(path, 10**6).stdout) < 20_000
 
 
 def test_only_files_are_read(tmp_path):

@@ -894,10 +894,14 @@ def two_runs(tmp_path):
 @pytest.mark.parametrize("name", ["model.params", "checkpoint.params"])
 def test_arrays_of_another_run_are_refused_though_they_fit(name, two_runs):
     run, other = two_runs
+    begun = prepare(run, make_reviews(80), **SHORT, learning_rate=0.01)
+    stop_after(begun, batches=len(begun.train_batches) + 1)
     shutil.copy(other / name, run)
     again = prepare(run, make_reviews(80), **SHORT, learning_rate=0.01, resume=True)
-    with pytest.raises(ValueError, match=f"{name}.* it is another run's"):
+    advice = "it is another run's, or was changed. Start the run anew with resume=False"
+    with pytest.raises(ValueError, match=f"{name}.* {advice}"):
         fit(again)
+    assert len(again.run.history()) == 1  # and nothing was trained in vain
     if name == "model.params":
         with pytest.raises(ValueError, match=f"{name}: it is another run's"):
             Classifier.load(run)

@@ -6,24 +6,32 @@ then the rows as an Arrow stream. At an error it says what is wrong.
 """
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import parquet
 
-MEMORY = 2**31  # bytes of addresses
+MEMORY = 2**31  # bytes of addresses, besides those of Python and Arrow
+SECONDS = 60  # of computing, and one more for each megabyte
 BUFFER = 2**20  # bytes read at a time: a column may be larger than the memory
+SHOWN = 20  # names, each of at most 80 characters
 
 
 def main(most_bytes, chunk, *columns):
-    limit_memory()
+    limit(os.fstat(sys.stdin.fileno()).st_size)
     file = parquet.ParquetFile(sys.stdin.buffer, buffer_size=BUFFER)
-    fields, decoded = file.schema_arrow, 0
-    print(json.dumps([fields.names, file.metadata.num_rows]), flush=True)
-    schema = pa.schema(plain(fields.field(name)) for name in columns)
+    fields, rows = file.schema_arrow, file.metadata.num_rows
+    there = [name for name in columns if fields.names.count(name) == 1]
+    schema = pa.schema(plain(fields.field(name)) for name in there)
+    named = enumerate(fields.names)
+    shown = [name[:80] for place, name in named if place < SHOWN or name in columns]
+    print(json.dumps([shown, rows]), flush=True)
+    decoded = 0
     with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
-        for batch in file.iter_batches(int(chunk), columns=columns, use_threads=False):
-            batch = batch.select(columns).cast(schema)
+        for batch in file.iter_batches(int(chunk), columns=there, use_threads=False):
+            batch = batch.select(there).cast(schema)
             batch.validate(full=True)  # that texts are in UTF-8, for one
             decoded += batch.nbytes
             if decoded > int(most_bytes):
@@ -32,20 +40,35 @@ def main(most_bytes, chunk, *columns):
 
 
 def plain(field):
-    """Return the field without a dictionary: a value counts, and is held, as often as it occurs."""
-    if pa.types.is_dictionary(field.type):
-        field = field.with_type(field.type.value_type)
-    return field
+    """Return the field without what a writer has made of its type: a value counts, and is held, as often as it occurs."""
+    kind = field.type
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_nested(kind):  # as objects of Python, millions in a row
+        raise ValueError(f"{field.name} must be plain; got {str(kind)[:80]}")
+    return pa.field(field.name, kind)
 
 
-def limit_memory():
-    if sys.platform == "linux":
-        import resource
+def limit(size):
+    """Bound what a file of so many bytes can take."""
+    if sys.platform != "linux":
+        return
+    import resource
 
-        pa.set_memory_pool(pa.system_memory_pool())  # others ask for more than they use
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    pa.set_memory_pool(pa.system_memory_pool())  # others ask for more than they use
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    memory = MEMORY + pages * resource.getpagesize()
+    seconds = SECONDS + size // 10**6
+    for what, most in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        set_before = resource.getrlimit(what)
+        limits = [most, *(n for n in set_before if n != resource.RLIM_INFINITY)]
+        resource.setrlimit(what, (min(limits), set_before[1]))
 
 
 if __name__ == "__main__":

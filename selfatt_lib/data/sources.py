@@ -11,6 +11,7 @@ import json
 import os
 import reprlib
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -41,7 +42,7 @@ CHUNK = 10_000  # reviews read at a time
 NEEDED = ["text", "stars"]
 LONGEST_ROW = 2**24  # bytes of a line of JSON, characters of a row of CSV
 LARGEST_OBJECT = 2**29  # bytes of an object with all reviews: it is held whole
-MOST_GROWTH = 100  # times its size; a zip archive below 1 MiB counts as of 1 MiB
+MOST_GROWTH = 100  # times its size, unpacked; a file below 1 MiB counts as of 1 MiB
 DEFLATE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 csv.field_size_limit(LONGEST_ROW)  # it would be 131,072
@@ -179,7 +180,7 @@ def load_reviews(dataset="review-snippets", size=None, seed=0):
     FileNotFoundError
         The name is not known and no such file exists, or it is a folder or a pipe.
     OSError
-        The file may not be opened, or the disk cannot read it.
+        The file may not be opened, the disk cannot read it, or there is no room to unpack Parquet from an archive.
     ValueError
         The file is not of a known form, damaged, or larger than the limits below; a field is missing or there twice; a text is not
         valid Unicode or stars are not whole numbers from 1 to 5 (each with its line or its row, which is the review's number);
@@ -193,10 +194,11 @@ def load_reviews(dataset="review-snippets", size=None, seed=0):
 
     - a line of JSON has at most 16 MiB, a row of CSV 16 Mi characters, and the tutorial's object, which is held whole, 512 MiB;
     - the member of an archive, and the columns of Parquet, have at most 100 times the file's size, or 100 MiB if that is more;
-    - Parquet, of which a few bytes can stand for gigabytes, is decoded by another process. On Linux, that has 2 GiB of addresses.
+    - Parquet, of which a few bytes can stand for gigabytes, is decoded by another process. On Linux, that has 2 GiB of memory, and a
+      minute of computing with a second more for each megabyte of the file.
     """
-    chunks = _open_dataset(str(dataset))
-    reviews, blank = _sample(chunks, size, np.random.default_rng(seed))
+    with closing(_open_dataset(str(dataset))) as chunks:
+        reviews, blank = _sample(chunks, size, np.random.default_rng(seed))
     if blank:
         warnings.warn(
             f"{dataset}: {blank:,} reviews without a word were left out", stacklevel=2
@@ -485,8 +487,13 @@ def _read_parquet(stream, path, total, columns=NEEDED):
     unreadable = f"{path} cannot be read as Parquet"
     command = [sys.executable, "-P", parquet.__file__]
     command += map(str, [_most_unpacked(path), CHUNK, *columns])
-    pipe, done = subprocess.PIPE, 0
-    with subprocess.Popen(command, stdin=stream, stdout=pipe, stderr=pipe) as decoder:
+    done = 0
+    with (
+        tempfile.TemporaryFile() as errors,  # which may be longer than a pipe holds
+        subprocess.Popen(
+            command, stdin=stream, stdout=subprocess.PIPE, stderr=errors
+        ) as decoder,
+    ):
         try:
             if head := decoder.stdout.readline():
                 names, rows = json.loads(head)
@@ -495,11 +502,20 @@ def _read_parquet(stream, path, total, columns=NEEDED):
                     for batch in pa.ipc.open_stream(decoder.stdout):
                         done += batch.num_rows
                         yield batch.to_pandas(), done / max(rows, 1)
-            if decoder.wait():
-                said = decoder.stderr.read().decode(errors="replace").strip()
-                raise ValueError(f"{unreadable}: {said or 'the decoder was killed'}")
+            if status := decoder.wait():
+                raise ValueError(f"{unreadable}: {_last_words(errors, status)}")
         finally:
             decoder.kill()
+
+
+def _last_words(errors, status):
+    if status == -signal.SIGXCPU:
+        return "it takes too long to decode"
+    errors.seek(0)
+    said = errors.read(500).decode(errors="replace").strip() or "the decoder was killed"
+    return "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in said
+    )
 
 
 def _read_zipped_parquet(stream, path, total):
