@@ -385,13 +385,14 @@ def test_the_decoder_of_parquet_limits_its_own_memory(tmp_path):
 
 
 LIMITED = """
-import mmap, sys
+import mmap, resource, sys
 sys.path.insert(0, sys.argv[1])
 import parquet
 
 many_cores = mmap.mmap(-1, 2**32)  # their threads' stacks, never used
 parquet.SECONDS = 2
 parquet.limit(0)
+assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
 enough = mmap.mmap(-1, 2**30)
 try:
     mmap.mmap(-1, 2**31)
@@ -442,6 +443,29 @@ def test_a_decoder_whose_file_is_refused_does_not_go_on(tmp_path):
     with pytest.raises(ValueError, match="row 1: stars must be"):
         load_reviews(path)
     assert psutil.Process().children() == []
+
+
+def test_nobody_waits_for_a_decoder_whose_file_is_refused(tmp_path, monkeypatch):
+    decoder, path = tmp_path / "decoder.py", tmp_path / "a.parquet"
+    path.touch()
+    decoder.write_text("import time; print('[[], 0]', flush=True); time.sleep(60)")
+    monkeypatch.setattr(sources.parquet, "__file__", str(decoder))
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="has no 'text'"):
+        load_reviews(path)
+    assert time.monotonic() - started < 30
+
+
+def test_nothing_leaves_the_decoder_but_plain_types(tmp_path):
+    strange = pa.field("text", pa.string(), metadata={"ARROW:extension:name": "x"})
+    schema = pa.schema(
+        [strange, pa.field("stars", pa.uuid())], metadata={"pandas": "{"}
+    )
+    table = pa.table([pa.array(["a"]), pa.array([b"0" * 16], pa.uuid())], schema=schema)
+    parquet.write_table(table, tmp_path / "a.parquet")
+    _, _, stream = decoded(tmp_path / "a.parquet", 10**6).stdout.partition(b"\n")
+    plain = pa.schema({"text": pa.string(), "stars": pa.binary(16)})
+    assert pa.ipc.open_stream(stream).schema.equals(plain, check_metadata=True)
 
 
 def test_names_of_columns_are_told_in_few_words(tmp_path):
