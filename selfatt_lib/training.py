@@ -417,7 +417,7 @@ class RunDirectory:
         self.fingerprint = self.read("config.json").get("run")
 
     def drop_equal_copy(self):
-        """Delete the earlier run that was moved aside, if this one's files of arrays are the very same and nothing else lies with that one."""
+        """Delete the earlier run that was moved aside, if its files of arrays are the very same and nothing else lies there."""
         if self.aside and {path.name for path in self.aside.iterdir()} <= self.FILES:
             arrays = ["model.params", "checkpoint.params"]
             equal, _, _ = filecmp.cmpfiles(self.aside, self.path, arrays, shallow=False)

@@ -412,6 +412,18 @@ def test_the_decoder_may_take_little_more_than_it_starts_with_and_not_for_long()
     assert done.returncode == -signal.SIGXCPU
 
 
+@pytest.fixture
+def as_decoder(tmp_path, monkeypatch):
+    """Return a function that puts other code in the decoder's place."""
+
+    def put(code):
+        decoder = tmp_path / "decoder.py"
+        decoder.write_text(code)
+        monkeypatch.setattr(sources.parquet, "__file__", str(decoder))
+
+    return put
+
+
 @pytest.mark.parametrize(
     ("does", "said"),
     [
@@ -425,31 +437,26 @@ def test_the_decoder_may_take_little_more_than_it_starts_with_and_not_for_long()
     ],
 )
 def test_a_decoder_that_crashes_is_a_file_that_cannot_be_read(
-    does, said, tmp_path, monkeypatch
+    does, said, tmp_path, as_decoder
 ):
-    decoder, path = tmp_path / "decoder.py", tmp_path / "a.parquet"
-    path.write_bytes(parquet_of_stars(*[1] * 100))
+    path = written(tmp_path, "a.parquet", parquet_of_stars(*[1] * 100))
     whole = decoded(path, 10**6).stdout
     half = whole[: len(whole) // 2]
-    decoder.write_text(f"import os, signal, sys\nhalf = {half!r}\n{does}")
-    monkeypatch.setattr(sources.parquet, "__file__", str(decoder))
+    as_decoder(f"import os, signal, sys\nhalf = {half!r}\n{does}")
     with pytest.raises(ValueError, match=f"cannot be read as Parquet: {said}$"):
         load_reviews(path)
 
 
 def test_a_decoder_whose_file_is_refused_does_not_go_on(tmp_path):
-    path = tmp_path / "a.parquet"
-    path.write_bytes(parquet_of_stars(9, *[1] * 10**6))
+    path = written(tmp_path, "a.parquet", parquet_of_stars(9, *[1] * 10**6))
     with pytest.raises(ValueError, match="row 1: stars must be"):
         load_reviews(path)
     assert psutil.Process().children() == []
 
 
-def test_nobody_waits_for_a_decoder_whose_file_is_refused(tmp_path, monkeypatch):
-    decoder, path = tmp_path / "decoder.py", tmp_path / "a.parquet"
-    path.touch()
-    decoder.write_text("import time; print('[[], 0]', flush=True); time.sleep(60)")
-    monkeypatch.setattr(sources.parquet, "__file__", str(decoder))
+def test_nobody_waits_for_a_decoder_whose_file_is_refused(tmp_path, as_decoder):
+    path = written(tmp_path, "a.parquet", "")
+    as_decoder("import time; print('[[], 0]', flush=True); time.sleep(60)")
     started = time.monotonic()
     with pytest.raises(ValueError, match="has no 'text'"):
         load_reviews(path)
