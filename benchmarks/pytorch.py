@@ -85,7 +85,7 @@ class TrainingStep:
         loss = cross_entropy(logits, self.labels, self.class_weights, reduction="none")
         difference = attention @ attention.mT - torch.eye(attention.shape[1])
         penalty = (difference**2).sum(dim=(1, 2))
-        if not self.setting.squared_penalty:
+        if self.setting.penalty_form == "norm":
             penalty = penalty.sqrt()
         loss = (loss + self.setting.penalty_coefficient * penalty).mean()
         loss.backward()

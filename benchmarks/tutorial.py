@@ -159,7 +159,7 @@ class TrainingStep:
         transposed = nd.transpose(attention, axes=(0, 2, 1))
         difference = nd.batch_dot(attention, transposed) - nd.eye(attention.shape[1])
         penalty = difference.norm(axis=(1, 2))
-        if self.setting.squared_penalty:
+        if self.setting.penalty_form == "squared":
             penalty = penalty**2
         return cross_entropy + self.setting.penalty_coefficient * penalty
 

@@ -7,42 +7,65 @@ from selfatt_lib.runtime import mx
 nd, gluon = mx.nd, mx.gluon
 
 
-def diversity_penalty(attention, squared=True):
+FORMS = ("squared", "norm", "mean_squared")
+
+
+def diversity_penalty(attention, form="squared", valid_length=None):
     """Penalise hops that attend to the same tokens: P = ‖AAᵀ − I‖²_F.
 
-    Entry (i, j) of AAᵀ measures how much hops i and j overlap; the diagonal nears 1 only where a hop concentrates on one
-    token. The penalty therefore asks for hops that differ and that are focused.
+    Entry (i, j) of AAᵀ measures how much hops i and j overlap; the diagonal nears 1
+    only where a hop concentrates on one token. The penalty therefore asks for hops that
+    differ and that are focused.
 
     Parameters
     ----------
     attention : NDArray, shape (batch, hops, tokens)
         Attention weights; each row sums to 1.
-    squared : bool, default True
-        Take the squared Frobenius norm, as equation (8) of Lin et al. (2017) does. False gives the plain norm, which is what the
-        GluonNLP tutorial's code computed.
+    form : {"squared", "norm", "mean_squared"}, default "squared"
+        Whose penalty it is:
+
+        - "squared": P, equation (8) of Lin et al. (2017);
+        - "norm": its root, what the GluonNLP tutorial's code computes;
+        - "mean_squared": the mean of the n² entries of (AᵀA − I)², what the authors'
+          code computes. It is (P + n − r) / n² for n tokens and r hops. Theirs counts
+          the padding of a batch among the n tokens; here n is the review's own length.
+    valid_length : NDArray, shape (batch,), optional
+        n of each review; all the tokens by default. Only "mean_squared" depends on it.
 
     Returns
     -------
     NDArray, shape (batch,)
-        0 where every hop looks at one token of its own, larger the more they overlap.
+        "squared" and "norm" are 0 where every hop looks at one token of its own, larger
+        the more the hops overlap.
+
+    Raises
+    ------
+    ValueError
+        Unknown form.
 
     Examples
     --------
-    >>> float(diversity_penalty(nd.array([[[1, 0], [0, 1]]])).asscalar())
-    0.0
-    >>> float(diversity_penalty(nd.array([[[1, 0], [1, 0]]])).asscalar())
+    >>> same_word = nd.array([[[1, 0], [1, 0]]])
+    >>> float(diversity_penalty(same_word).asscalar())
     2.0
+    >>> float(diversity_penalty(same_word, "mean_squared").asscalar())
+    0.5
     """
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
+    _, hops, tokens = attention.shape
     # AAᵀ, shape (batch, hops, hops)
     overlap = nd.batch_dot(attention, attention, transpose_b=True)
-    hops = attention.shape[1]
     identity = nd.eye(hops, ctx=attention.context, dtype=attention.dtype)
-    squared_norm = nd.sum((overlap - identity) ** 2, axis=(1, 2))
-    if squared:
-        return squared_norm
-    # The root has no derivative at 0; its subgradient 0 is taken there.
-    root = nd.sqrt(nd.maximum(squared_norm, 1e-12))
-    return nd.where(squared_norm > 0, root, nd.zeros_like(root))
+    P = nd.sum((overlap - identity) ** 2, axis=(1, 2))
+    if form == "norm":
+        # The root has no derivative at 0; its subgradient 0 is taken there.
+        root = nd.sqrt(nd.maximum(P, 1e-12))
+        return nd.where(P > 0, root, nd.zeros_like(root))
+    if form == "mean_squared":
+        n = tokens if valid_length is None else valid_length.astype(P.dtype)
+        return (P + n - hops) / n**2
+    return P
 
 
 class WeightedSoftmaxCE(gluon.HybridBlock):
