@@ -5,12 +5,11 @@ import json
 import reprlib
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
 
-from selfatt_lib.data import Batches, TokenizedTexts, tokenize_all
+from selfatt_lib.data import Batches, TokenizedTexts, locate, tokenize_all
 from selfatt_lib.data.sources import is_unicode
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM
 from selfatt_lib.params import check_layout, read_json
@@ -75,7 +74,7 @@ class Classifier:
         ValueError
             A file in it is damaged, or does not belong to the others. The message names it.
         """
-        run_dir = Path(run_dir)
+        run_dir = locate(run_dir)
         config, vocab, params = paths = [
             run_dir / name for name in ("config.json", "vocab.json", "model.params")
         ]

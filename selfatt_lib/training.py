@@ -1,5 +1,6 @@
 """The training run: its configuration, the loop, evaluation, and the run directory that everything is kept in."""
 
+import ast
 import difflib
 import filecmp
 import hashlib
@@ -12,12 +13,13 @@ import signal
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -29,8 +31,10 @@ from selfatt_lib.data import (
     Batches,
     TokenizedTexts,
     build_vocab,
+    cache_dir,
     load_glove,
     load_reviews,
+    locate,
     on_devices,
     split_reviews,
     tokenize_kept,
@@ -38,7 +42,12 @@ from selfatt_lib.data import (
 from selfatt_lib.data.text import GLOVE_SIZES
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM, check_pooling
 from selfatt_lib.params import check_layout, mark, read_json, read_layout
-from selfatt_lib.penalty import WeightedSoftmaxCE, class_weights, diversity_penalty
+from selfatt_lib.penalty import (
+    FORMS,
+    WeightedSoftmaxCE,
+    class_weights,
+    diversity_penalty,
+)
 from selfatt_lib.runtime import (
     choose_devices,
     choose_threads,
@@ -100,9 +109,43 @@ def _flag(default):
 def _text(default):
     return _checked(
         default,
-        "a text that is not empty",
+        "a text that is not empty (for papermill: -r, not -p)",
         lambda value: type(value) is str and bool(value.strip()),
     )
+
+
+WORDS = {"true": True, "false": False, "null": None, "none": None}
+
+
+def meant(parameter, value):
+    """Return the plain value that is meant by what YAML, a shell, NumPy or pathlib made.
+
+    Parameters
+    ----------
+    parameter : dataclasses.Field
+        Of `TrainingConfig`.
+    value : object
+        What cannot be understood is returned as it is.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        value = [meant(parameter, each) for each in value]
+    if isinstance(value, str) and parameter.type is not str:
+        text = value.strip()
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            # 1e-3 is a text to YAML, null to papermill
+            value = WORDS.get(text.lower(), text)
+            value = ast.literal_eval(text) if value is text else value
+    if (
+        isinstance(value, float)
+        and value.is_integer()
+        and parameter.type in (int, int | None)
+    ):
+        value = int(value)
+    return value
 
 
 def _valid_class_weights(value):
@@ -132,13 +175,16 @@ class TrainingConfig:
     Model: see `SelfAttentiveBiLSTM`.
 
     Objective: `class_weights` is None for plain cross-entropy, "auto" to compute them from the training stars, or five numbers;
-    `penalty_coefficient` and `squared_penalty` as in `diversity_penalty`.
+    `penalty_coefficient` times a `penalty_form` of `diversity_penalty` is added.
 
     Training: Adam with `learning_rate`, times 0.9 every second epoch; `clip_norm` bounds the global norm of the gradient of the mean
     loss; `patience` stops when so many epochs have passed since the best; `batch_size`, `num_buckets`, `bucket_ratio` as in
     `Batches`.
 
     `device` as in `choose_devices`; `run_dir` is the folder for the results; `resume` goes on with the run that lies there.
+
+    NumPy's numbers and pathlib's paths are taken for what they are, and so is a text that
+    can mean one value only: "1e-3", "null", "true", "[3.0, 5.3, 4.0, 2.0, 1.0]".
     """
 
     dataset: str = _text("review-snippets")
@@ -173,7 +219,7 @@ class TrainingConfig:
     penalty_coefficient: float = _number(
         0.03, "of at least 0", lambda value: 0 <= value < float("inf")
     )
-    squared_penalty: bool = _flag(True)
+    penalty_form: str = _choice("squared", list(FORMS))
 
     epochs: int = _whole(8)
     learning_rate: float = _number(
@@ -200,7 +246,8 @@ class TrainingConfig:
 
     def __post_init__(self):
         for parameter in fields(self):
-            value = getattr(self, parameter.name)
+            value = meant(parameter, getattr(self, parameter.name))
+            object.__setattr__(self, parameter.name, value)
             if not parameter.metadata["valid"](value):
                 raise ValueError(
                     f"{parameter.name} must be {parameter.metadata['expected']}; got {value!r}"
@@ -209,7 +256,7 @@ class TrainingConfig:
 
     @classmethod
     def from_namespace(cls, namespace):
-        """Take the parameters from a notebook's ``globals()``: all plain values, since it has defined nothing else yet.
+        """Take the parameters from a notebook's ``globals()``; other plain values are misspelt ones.
 
         When the cell is run again, after others, names that are no parameters are left alone.
 
@@ -219,27 +266,26 @@ class TrainingConfig:
             As above, or a name is not a parameter: papermill itself only warns of that.
         """
         plain = (bool, int, float, str, list, dict, type(None))
+        known = [parameter.name for parameter in fields(cls)]
         given = {
             name: value
             for name, value in namespace.items()
-            if isinstance(value, plain)
-            and not name.startswith("_")
-            and name not in ("In", "Out")
+            if name in known
+            or (
+                isinstance(value, plain)
+                and not name.startswith("_")
+                and name not in ("In", "Out")
+            )
         }
-        known = [parameter.name for parameter in fields(cls)]
         again = any(isinstance(value, cls) for value in namespace.values())
         for name in list(given):
             if name not in known:
                 if again:
                     del given[name]
                     continue
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = (
-                    f"did you mean {close[0]!r}?"
-                    if close
-                    else f"known are: {', '.join(known)}"
+                raise ValueError(
+                    f"there is no parameter {name!r}; {_hint(name, known)}"
                 )
-                raise ValueError(f"there is no parameter {name!r}; {hint}")
         return cls(**given)
 
     @property
@@ -258,6 +304,17 @@ class TrainingConfig:
         return {
             name: value for name, value in asdict(self).items() if name in wanted
         } | sizes
+
+
+def _hint(name, known):
+    if name == "squared_penalty":
+        return (
+            "since the authors' own penalty is there too, write penalty_form: "
+            "'squared' for True, 'norm' for False"
+        )
+    if close := difflib.get_close_matches(name, known, n=1):
+        return f"did you mean {close[0]!r}?"
+    return f"known are: {', '.join(known)}"
 
 
 # The run directory
@@ -306,11 +363,22 @@ class RunDirectory:
     FileNotFoundError
         `resume` is set and the folder holds no run.
     ValueError
-        `resume` is set and the run there has other parameters, or the folder holds something that is not a run.
+        `resume` is set and the run there has other parameters or more epochs, or the
+        folder holds something that is not a run.
+    RuntimeError
+        Another process is training in this folder.
+
+    Notes
+    -----
+    The folder belongs to this process until the metrics are written (`release`). A lock
+    of the operating system, on a file in `cache_dir`, keeps the user's others out; it
+    goes with the process, however that ends.
     """
 
-    # These may differ between a run and its continuation.
+    # These may differ between a run and its continuation, and the second between a run
+    # and its continuation but not between equal runs.
     NOT_COMPARED = ("resume", "run_dir", "device")
+    EXTENDED = ("epochs", "patience")
     FILES = frozenset(
         [
             "config.json",
@@ -326,7 +394,7 @@ class RunDirectory:
 
     def __init__(self, config):
         self.config = config
-        self.path = Path(config.run_dir).resolve()
+        self.path = locate(config.run_dir).resolve()
         self.aside = None  # where an earlier run was moved
         self.fingerprint = None
         if self.path.exists() and (
@@ -346,12 +414,48 @@ class RunDirectory:
                     f"resume=True, but the run in {config.run_dir!r} has other parameters: {'; '.join(differences)}. "
                     "Give the same ones, or choose another run_dir."
                 )
+            if (done := len(self.history())) > config.epochs:
+                raise ValueError(
+                    f"resume=True with epochs={config.epochs}, but the run in "
+                    f"{config.run_dir!r} has {done} already. Give epochs={done} or "
+                    "more, or choose another run_dir."
+                )
+        self._take()
+
+    def _take(self):
+        """Keep other processes out of the folder, from now on."""
+        name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
+        path = cache_dir() / "locks" / f"{name}.lock"
+        # one for all of this process: a notebook's cell may be run again
+        self._lock = FileLock(path, blocking=False, is_singleton=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:
+            raise RuntimeError(
+                f"another process is training in {self.config.run_dir!r}, or a notebook "
+                "that began to is still open. Wait for it, end it (shut the notebook's "
+                "kernel down), or choose another run_dir."
+            ) from None
+        except (OSError, NotImplementedError):
+            pass  # a cache folder that may only be read, or on a drive without locks
+
+    def release(self):
+        """Let other processes have the folder."""
+        self._lock.release(force=True)
 
     def _is_run(self):
         return (self.path / "config.json").is_file()
 
-    def _differences(self):
+    def _then(self):
+        """Return the parameters that the run in the folder was begun with."""
         then = self.read("config.json").get("training", {})
+        if "squared_penalty" in then:  # of a run from before there were three forms
+            then["penalty_form"] = "squared" if then["squared_penalty"] else "norm"
+        return then
+
+    def _differences(self):
+        then = self._then()
         return [
             f"{name} was {then.get(name)!r}, now {value!r}"
             for name, value in self._compared().items()
@@ -359,8 +463,15 @@ class RunDirectory:
         ]
 
     def _compared(self):
+        left_out = self.NOT_COMPARED + self.EXTENDED
         parameters = asdict(self.config).items()
-        return {name: it for name, it in parameters if name not in self.NOT_COMPARED}
+        return {name: value for name, value in parameters if name not in left_out}
+
+    def _is_extended(self):
+        then = self._then()
+        return any(
+            getattr(self.config, name) != then.get(name) for name in self.EXTENDED
+        )
 
     def is_finished(self):
         """Tell whether the folder holds a finished run of these very parameters, so that it need not be trained again."""
@@ -368,6 +479,7 @@ class RunDirectory:
             self._is_run()
             and (self.path / "metrics.json").is_file()
             and not self._differences()
+            and not self._is_extended()
         )
 
     def begin(self, vocab, train_reviews, valid_reviews):
@@ -393,6 +505,12 @@ class RunDirectory:
                 raise ValueError(
                     f"resume=True, but the reviews of {self.config.dataset!r} have changed since this run began."
                 )
+            if self._is_extended():  # then it is not finished yet
+                (self.path / "metrics.json").unlink(missing_ok=True)
+                config = self.read("config.json")
+                for name in self.EXTENDED:
+                    config["training"][name] = getattr(self.config, name)
+                write_text(self.path / "config.json", json.dumps(config, indent=2))
         else:
             if self._is_run():
                 number = 1
@@ -713,7 +831,7 @@ def devices_of(model):
 
 
 def build_objective(config, train_stars, devices):
-    """Return the function that training makes small: ``(logits, attention, stars) -> loss``, each row a review.
+    """Return what training makes small, a function of logits, attention, valid_length and stars: the loss of each review.
 
     Cross-entropy, weighted or not, plus the penalty: Lin et al. (2017), section 2.2.
     """
@@ -729,12 +847,11 @@ def build_objective(config, train_stars, devices):
     )
     cross_entropy.initialize(ctx=devices)
 
-    def objective(logits, attention, stars):
+    def objective(logits, attention, valid_length, stars):
         loss = cross_entropy(logits, stars - 1)
         if config.penalty_coefficient:
-            loss = loss + config.penalty_coefficient * diversity_penalty(
-                attention, config.squared_penalty
-            )
+            penalty = diversity_penalty(attention, config.penalty_form, valid_length)
+            loss = loss + config.penalty_coefficient * penalty
         return loss
 
     return objective
@@ -838,7 +955,8 @@ def evaluate(model, batches, objective):
         outcomes = []
         for _, tokens, valid_length, stars in batch:
             logits, attention = model(tokens, valid_length)
-            outcomes.append((objective(logits, attention, stars), logits))
+            loss = objective(logits, attention, valid_length, stars)
+            outcomes.append((loss, logits))
         tally.add(batch, outcomes)
     return tally.read()
 
@@ -870,7 +988,7 @@ def training_step(model, objective, trainer, batch, clip_norm=None):
     with mx.autograd.record():
         for share, tokens, valid_length, stars in batch:
             logits, attention = model(tokens, valid_length)
-            loss = objective(logits, attention, stars)
+            loss = objective(logits, attention, valid_length, stars)
             outcomes.append((loss, logits))
             losses.append(loss.mean() * share)
     mx.autograd.backward(losses)
@@ -921,7 +1039,10 @@ def _advice_on_memory(config, devices, fitted, longest):
 
 @contextmanager
 def _signals_noted():
-    """Take note of SIGINT and SIGTERM where they would end the process; the same one again does. Gives a list of names."""
+    """Take note of SIGINT and SIGTERM; the same one again ends the process. Gives names.
+
+    What the process ignores, as shells have it do in the background, it goes on ignoring.
+    """
     came, before = [], {}
 
     def note(number, _):
@@ -931,7 +1052,8 @@ def _signals_noted():
     # Python allows it nowhere else.
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, note)
     try:
         yield came
     finally:
@@ -941,8 +1063,8 @@ def _signals_noted():
 
 def _stopped(signals, after):
     return KeyboardInterrupt(
-        f"{signals[0]} came. Stopped and saved after {after}. To go on, run the same with resume=True, for example: "
-        'make train ARGS="-p resume True"'
+        f"{signals[0]} came. Stopped and saved after {after}. To go on, run the same "
+        "with resume=True."
     )
 
 
@@ -1195,6 +1317,7 @@ def write_metrics(
     }
     write_text(run.path / "metrics.json", json.dumps(metrics, indent=2))
     run.drop_equal_copy()
+    run.release()
     return metrics
 
 

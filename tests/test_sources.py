@@ -3,13 +3,21 @@ import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from servers import serve, sha256
 
-from selfatt_lib.data import cache_dir, load_reviews, sources, split_reviews
+from selfatt_lib.data import (
+    cache_dir,
+    load_reviews,
+    locate,
+    sources,
+    split_reviews,
+)
+from selfatt_lib.training import RunDirectory, TrainingConfig
 
 TEXTS = [
     "Great food.",
@@ -32,6 +40,27 @@ def json_lines(path, rows=None):
         for i, (text, star) in enumerate(zip(TEXTS, STARS))
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_chapter_finds_the_same_files_in_whatever_folder_it_is_opened(
+    tmp_path, monkeypatch
+):
+    """Editors open it in its own. Outside a checkout, a folder may be named book too."""
+    checkout = tmp_path / "checkout"
+    for folder in ("checkout/book", "checkout/selfatt_lib", "elsewhere/book"):
+        (tmp_path / folder).mkdir(parents=True)
+    tutorial_json(checkout / "mine.json")
+    for folder in (checkout, checkout / "book"):
+        monkeypatch.chdir(folder)
+        assert (Path.cwd() / locate("runs/quick")).resolve() == checkout / "runs/quick"
+        assert locate(tmp_path / "mine") == tmp_path / "mine"
+        assert len(load_reviews("mine.json")) == len(TEXTS)
+        config = TrainingConfig(run_dir="runs/quick")
+        assert RunDirectory(config).path == checkout / "runs" / "quick"
+    monkeypatch.chdir(tmp_path / "elsewhere" / "book")
+    assert locate("runs/quick") == Path("runs/quick")
+    with pytest.raises(FileNotFoundError):
+        load_reviews("mine.json")
 
 
 WRITERS = {

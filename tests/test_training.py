@@ -5,8 +5,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -73,7 +75,9 @@ def assert_same_run(a, b):
             {"num_layers": 101},
             "num_layers must be a whole number from 1 to 100; got 101",
         ),
-        ({"epochs": "3"}, "epochs must be a whole number of at least 1; got '3'"),
+        ({"epochs": "two"}, "epochs must be a whole number of at least 1; got 'two'"),
+        ({"epochs": "2.5"}, "epochs must be a whole number of at least 1; got 2.5"),
+        ({"epochs": "[" * 9999}, "epochs must be a whole number of at least 1; got"),
         (
             {"train_size": -1},
             "train_size must be a whole number of at least 1 or None; got -1",
@@ -105,11 +109,59 @@ def assert_same_run(a, b):
         ({"pooling": "prune"}, "pooling='prune' needs prune_p and prune_q"),
         ({"seed": -1}, "seed must be a whole number from 0"),
         ({"run_dir": " "}, "run_dir must be a text that is not empty"),
+        ({"run_dir": 20240501}, r"run_dir must be a text .*-r, not -p\); got 20240501"),
+        (
+            {"penalty_form": "cubed"},
+            "penalty_form must be one of 'squared', 'norm', 'mean_squared'; got 'cubed'",
+        ),
     ],
 )
 def test_an_impossible_parameter_is_refused_by_name(parameters, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "value"),
+    [
+        ("learning_rate", "1e-3", 0.001),  # a text to YAML
+        ("epochs", "8", 8),
+        ("epochs", 8.0, 8),
+        ("train_size", "1e3", 1000),
+        ("vocab_size", "10_000", 10_000),
+        ("train_size", "null", None),  # texts to papermill
+        ("clip_norm", "None", None),
+        ("lower", "true", True),
+        ("resume", "False", False),
+        ("class_weights", "[1,2,3,4,5]", [1, 2, 3, 4, 5]),
+        ("class_weights", (3, 5.3, 4, 2, 1), [3, 5.3, 4, 2, 1]),
+        ("class_weights", np.array([1.0, 2, 3, 4, 5]), [1, 2, 3, 4, 5]),
+        ("class_weights", [np.float32(2)] * 5, [2.0] * 5),
+        ("class_weights", "auto", "auto"),
+        ("seed", np.int64(7), 7),
+        ("dropout", np.float64(0.25), 0.25),
+        ("lower", np.bool_(False), False),
+        ("dataset", Path("my reviews.csv"), "my reviews.csv"),
+        ("run_dir", Path("runs") / "2024", str(Path("runs/2024"))),
+        ("run_dir", "2024", "2024"),
+        ("run_dir", "null", "null"),
+    ],
+)
+def test_a_value_whose_meaning_is_clear_is_taken(name, given, value):
+    for config in (
+        TrainingConfig(**{name: given}),
+        TrainingConfig.from_namespace({name: given}),
+    ):
+        found = getattr(config, name)
+        assert found == value
+        assert type(found) is type(value)
+        json.dumps(dataclasses.asdict(config))
+
+
+def test_a_parameter_of_another_kind_is_not_left_out():
+    """A notebook's other objects are; a parameter's name makes it one."""
+    with pytest.raises(ValueError, match="epochs must be a whole number"):
+        TrainingConfig.from_namespace({"epochs": {8}})
 
 
 def test_a_notebooks_plain_values_are_the_parameters():
@@ -136,6 +188,7 @@ def test_a_notebooks_plain_values_are_the_parameters():
     [
         ("epohcs", "there is no parameter 'epohcs'; did you mean 'epochs'?"),
         ("xyz", "no parameter 'xyz'; known are: dataset"),
+        ("squared_penalty", "write penalty_form: 'squared' for True, 'norm' for False"),
     ],
 )
 def test_an_unknown_parameter_is_refused_with_the_nearest(name, message):
@@ -323,10 +376,11 @@ def test_the_objective_is_cross_entropy_plus_penalty(class_weights, tmp_path):
         tmp_path / "run",
         class_weights=class_weights,
         penalty_coefficient=0.5,
-        squared_penalty=False,
+        penalty_form="norm",
     )
     logits, stars = nd.array([[0.1, 0.4, -0.2, 0.0, 1.0]]), nd.array([2.0])
     attention = nd.array([[[0.5, 0.5], [1.0, 0.0]]])
+    length = nd.array([2], dtype="int32")
     weight = {
         None: 1.0,
         "auto": training.class_weights(prepared.train_reviews["stars"])[1],
@@ -337,9 +391,9 @@ def test_the_objective_is_cross_entropy_plus_penalty(class_weights, tmp_path):
     probability = np.exp(0.4) / np.exp(logits.asnumpy()).sum()
     a = attention.asnumpy()[0]
     expected = -weight * np.log(probability) + 0.5 * np.linalg.norm(a @ a.T - np.eye(2))
-    assert prepared.objective(logits, attention, stars).asscalar() == pytest.approx(
-        expected, rel=1e-5
-    )
+    assert prepared.objective(
+        logits, attention, length, stars
+    ).asscalar() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
@@ -434,6 +488,14 @@ def test_a_stop_while_an_epoch_is_being_saved_loses_that_epoch_only(
     assert_same_run(unbroken, resumed)
 
 
+@pytest.fixture
+def sigint_as_at_a_terminal():
+    """Python's own, also where the tests themselves run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def at_step(number, act, monkeypatch):
     """Do something in the middle of a step; return the list of steps."""
     step, steps = training.training_step, []
@@ -449,6 +511,7 @@ def at_step(number, act, monkeypatch):
     return steps
 
 
+@pytest.mark.usefixtures("sigint_as_at_a_terminal")
 @pytest.mark.parametrize(
     ("number", "batch", "devices"),
     [
@@ -473,7 +536,7 @@ def test_a_signal_stops_at_the_next_batch_and_nothing_is_lost(
         taken = at_step(steps + batch, lambda: os.kill(os.getpid(), number), patch)
         with pytest.raises(
             KeyboardInterrupt,
-            match=f"{number.name} came. Stopped and saved after batch {batch} of {steps} in epoch 2. .* make train",
+            match=f"{number.name} came. Stopped and saved after batch {batch} of {steps} in epoch 2. To go on",
         ):
             fit(stopped)
         assert len(taken) == steps + batch
@@ -505,6 +568,17 @@ def test_a_signal_while_held_out_reviews_are_predicted_stops_after_the_epoch(
     assert len(prepared.run.history()) == 1
 
 
+@pytest.mark.usefixtures("sigint_as_at_a_terminal")
+def test_what_the_process_ignores_it_goes_on_ignoring(tmp_path, monkeypatch):
+    """As everything does that a shell starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1)
+    at_step(1, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
+    assert len(fit(prepared)) == 1
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("sigint_as_at_a_terminal")
 def test_a_second_signal_ends_the_process_as_ever(tmp_path, monkeypatch):
     prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20)
 
@@ -681,12 +755,94 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path):
 
 
 def test_resuming_with_other_parameters_is_refused_by_name(trained):
-    config = dataclasses.replace(trained.config, resume=True, epochs=5, dropout=0.1)
+    config = dataclasses.replace(trained.config, resume=True, lower=False, dropout=0.1)
     with pytest.raises(
         ValueError,
-        match=r"other parameters: dropout was 0.5, now 0.1; epochs was 3, now 5\. Give the same",
+        match=r"parameters: lower was True, now False; dropout was 0.5, now 0.1\. Give",
     ):
         RunDirectory(config)
+
+
+@pytest.mark.parametrize("batches_before_a_kill", [None, 1])
+def test_a_finished_run_goes_on_for_more_epochs_as_if_it_had_always_had_them(
+    batches_before_a_kill, tmp_path
+):
+    """Also one that is killed in its additional epochs, and has no patience then."""
+    parameters = {"learning_rate": 0.01}
+    unbroken = prepare(tmp_path / "unbroken", epochs=4, **parameters)
+    unbroken.history = fit(unbroken)
+
+    short = prepare(tmp_path / "run", epochs=2, patience=2, **parameters)
+    finish(short)
+    more = {"epochs": 4, "resume": True, **parameters}
+    longer = prepare(tmp_path / "run", **more)
+    assert not longer.run.is_finished()
+    if batches_before_a_kill:
+        stop_after(longer, batches_before_a_kill)
+        assert not (tmp_path / "run" / "metrics.json").exists()
+        longer = prepare(tmp_path / "run", **more)
+    longer.history = fit(longer)
+    assert_same_run(unbroken, longer)
+    with pytest.raises(
+        ValueError, match=r"epochs=3, but .* has 4 already\. Give epochs=4"
+    ):
+        prepare(tmp_path / "run", **more | {"epochs": 3})
+
+
+def test_a_run_from_before_there_were_three_penalties_is_resumed(tmp_path):
+    parameters = {"valid_size": 20, "epochs": 1, "penalty_form": "norm"}
+    fit(prepare(tmp_path / "run", make_reviews(80), **parameters))
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    del config["training"]["penalty_form"]
+    config["training"]["squared_penalty"] = False
+    path.write_text(json.dumps(config))
+    resumed = prepare(
+        tmp_path / "run", make_reviews(80), **parameters | {"epochs": 2}, resume=True
+    )
+    assert len(fit(resumed)) == 2
+    with pytest.raises(ValueError, match="penalty_form was 'norm', now 'squared'"):
+        prepare(
+            tmp_path / "run", **parameters | {"penalty_form": "squared"}, resume=True
+        )
+
+
+HOLD = """
+import sys
+from selfatt_lib.training import RunDirectory, TrainingConfig
+run = RunDirectory(TrainingConfig(run_dir=sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_of_two_processes_the_second_stops_at_once_and_a_killed_one_blocks_nobody(
+    tmp_path,
+):
+    config = TrainingConfig(run_dir=str(tmp_path / "run"))
+    command = [sys.executable, "-c", HOLD, config.run_dir]
+    holder = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(
+            RuntimeError, match=r"another process is training in '.*run'"
+        ):
+            RunDirectory(config)
+        RunDirectory(dataclasses.replace(config, run_dir=str(tmp_path / "other")))
+    finally:
+        holder.kill()
+        holder.communicate()
+    RunDirectory(config)
+
+
+def test_a_finished_run_is_free_for_others_while_its_notebook_stays_open(tmp_path):
+    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1)
+    finish(prepared)
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    done = subprocess.run(command, input="", capture_output=True, text=True)
+    assert done.stdout == "held\n", done.stderr
 
 
 @pytest.mark.parametrize("column", ["text", "stars"])
@@ -1082,7 +1238,7 @@ def test_a_step_moves_the_weights_down_the_clipped_gradient(tmp_path):
     ((share, tokens, valid_length, stars),) = batch
     assert share == 1
     assert (loss.shape, logits.shape) == ((len(stars),), (len(stars), 5))
-    after = objective(*model(tokens, valid_length), stars)
+    after = objective(*model(tokens, valid_length), valid_length, stars)
     assert after.mean().asscalar() < loss.mean().asscalar()
 
 

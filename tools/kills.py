@@ -193,6 +193,8 @@ def torture(kills=60, seed=None):
     """Return how often each way of ending a run was survived: Counter. Raises Finding."""
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     print(f"kills: seed {seed}")
+    # started in the background, this process ignores it, and so would its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng, survived, runs = random.Random(seed), Counter(), 0
     with (
         tempfile.TemporaryDirectory(prefix="kills-") as folder,

@@ -2,7 +2,7 @@
 
 from selfatt_lib.data.batches import Batches, on_devices
 from selfatt_lib.data.kept import tokenize_kept
-from selfatt_lib.data.sources import cache_dir, load_reviews, split_reviews
+from selfatt_lib.data.sources import cache_dir, load_reviews, locate, split_reviews
 from selfatt_lib.data.text import (
     TokenizedTexts,
     build_vocab,
@@ -20,6 +20,7 @@ __all__ = [
     "coverage",
     "load_glove",
     "load_reviews",
+    "locate",
     "on_devices",
     "split_reviews",
     "tokenize",

@@ -73,6 +73,17 @@ def cache_dir():
     )
 
 
+def locate(path):
+    """Return where a path lies: Path.
+
+    A relative one counts from the working directory. Editors open a chapter with ``book/`` as that; there it counts from
+    the folder above, so that a chapter finds the same files however it is opened.
+    """
+    here = Path.cwd()
+    is_book = here.name == "book" and (here.parent / "selfatt_lib").is_dir()
+    return here.parent / path if is_book else Path(path)
+
+
 def fetch(name, known_hash, what, source, download):
     """Return the path of a file in `cache_dir`, which is downloaded if it is not there as it should be.
 
@@ -255,7 +266,7 @@ def _open_dataset(dataset):
     }
     if dataset in known:
         return known[dataset]()
-    path = Path(dataset)
+    path = locate(dataset)
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"dataset {dataset!r} is neither a file nor one of: {', '.join(known)}"
