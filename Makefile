@@ -1,7 +1,6 @@
 PYTHON := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
-PARAMETERS ?= quick
-RUN ?= runs/$(PARAMETERS)
+export PARAMETERS ?= quick
 CHAPTERS ?= book/*.ipynb
 ARGS ?=
 
@@ -20,13 +19,7 @@ setup:  ## make .venv from requirements.lock, unless that is done (DEVICE=gpu: w
 	@$(PYTHON) tools/setup.py $(DEVICE)
 
 train: setup  ## train on real reviews; results in runs/quick
-	$(if $(findstring -p run_dir ,$(ARGS)),$(error the run directory is set with RUN=runs/NAME, not in ARGS))
-	@mkdir -p $(dir $(RUN))
-	@exec env RUN=$(RUN) GO_ON='make train PARAMETERS=$(PARAMETERS) RUN=$(RUN) ARGS="$(strip $(ARGS) -p resume True)"' PYTHONWARNINGS="ignore:IProgress not found" \
-		$(BIN)/python tools/stoppable.py book/training.ipynb $(RUN).ipynb -f book/parameters/$(PARAMETERS).yaml -p run_dir $(RUN) $(ARGS) \
-		--no-progress-bar --log-level WARNING --stderr-file -
-	@mv $(RUN).ipynb $(RUN)/training.ipynb
-	@$(BIN)/selfatt summary $(RUN)
+	@exec $(BIN)/selfatt train --parameters "$$PARAMETERS" $${RUN:+--run "$$RUN"} $(ARGS)
 
 test: setup  ## run the unit tests, the docstrings' examples, and every chapter against its stored outputs
 	@$(BIN)/pytest $(ARGS)

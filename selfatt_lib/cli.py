@@ -1,11 +1,19 @@
-"""The command ``selfatt``: use a trained run from the shell, say what is wrong with a machine."""
+"""The command ``selfatt``: train, use a trained run, say what is wrong with a machine."""
 
 import json
+import os
+import shlex
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
+
+NOTEBOOK = Path(__file__).parent.parent / "book" / "training.ipynb"
+PROGRAM = sys.argv[0] if Path(sys.argv[0]).name == "selfatt" else "selfatt"
+READ = 2**18  # bytes of standard input at a time
+LONGEST_LINE = 2**24  # bytes
 
 
 @contextmanager
@@ -13,16 +21,179 @@ def one_sentence():
     """Turn the library's errors into the command's."""
     try:
         yield
-    except (ImportError, OSError, ValueError, TypeError, RuntimeError) as error:
+    except (
+        ImportError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise click.ClickException(str(error)) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main():
-    """Use a trained run, or look at the machine."""
+    """Train, use a trained run, or look at the machine."""
+
+
+# train
 
 
 @main.command()
+@click.option(
+    "--parameters",
+    default="quick",
+    metavar="NAME",
+    show_default=True,
+    help="A file of book/parameters (quick, tutorial, paper), or any YAML file.",
+)
+@click.option("--run", metavar="FOLDER", help="The run directory: run_dir.")
+@click.option(
+    "-p",
+    "-r",
+    "pairs",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="One parameter. A number, a list, True or null is taken for what it is; "
+    "where a text is expected, it is one.",
+)
+@click.option("-y", "texts", multiple=True, metavar="YAML", help="Some, as YAML.")
+@click.option("-f", "files", multiple=True, metavar="FILE", help="Some, from a file.")
+def train(parameters, run, pairs, texts, files):
+    """Run book/training.ipynb through papermill, with other parameters.
+
+    All parameters stand under "Parameters" in that notebook. Of values for one, -p counts
+    before -y, -y before -f, and -f before --parameters.
+    """
+    with one_sentence():
+        given = _merge(texts, files, pairs)
+        if run is not None and given.setdefault("run_dir", run) != run:
+            raise ValueError(
+                f"the run directory is given twice: --run {run}, run_dir "
+                f"{given['run_dir']}"
+            )
+        defaults = NOTEBOOK.parent / "parameters" / f"{parameters}.yaml"
+        given = _read(defaults if defaults.is_file() else parameters) | given
+        if not NOTEBOOK.is_file():
+            raise FileNotFoundError(
+                f"there is no {NOTEBOOK}: training runs a notebook of the repository. "
+                "Clone that, and run make setup in it."
+            )
+        from selfatt_lib.training import RunDirectory, TrainingConfig
+
+        config = TrainingConfig.from_namespace(given)
+        directory = RunDirectory(config)
+        directory.release()  # the notebook's kernel takes it
+    go_on = [PROGRAM, "train", "--parameters", parameters, "--run", config.run_dir]
+    for option, values in (("-f", files), ("-y", texts)):
+        for value in values:
+            go_on += [option, value]
+    for name, value in pairs:
+        if name not in ("run_dir", "resume"):
+            go_on += ["-p", name, value]
+    _run_notebook(
+        directory.path,
+        {name: getattr(config, name) for name in given},
+        shlex.join([*go_on, "-p", "resume", "True"]),
+    )
+    click.echo(_summary(config.run_dir, directory.path))
+
+
+def _merge(texts, files, pairs):
+    """Return the parameters that were given, later ones before earlier ones."""
+    given = {}
+    for file in files:
+        given |= _read(file)
+    for text in texts:
+        given |= _parse(text, "-y")
+    return given | dict(pairs)
+
+
+def _read(file):
+    try:
+        return _parse(Path(file).read_text(encoding="utf-8"), file)
+    except OSError as error:
+        raise OSError(f"the parameters could not be read: {error}") from error
+
+
+def _parse(text, where):
+    import yaml
+
+    try:
+        parameters = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not YAML: {error}") from error
+    if not isinstance(parameters, dict):
+        raise ValueError(
+            f"{where}: expected parameters, as in 'epochs: 2'; got {parameters!r:.80}"
+        )
+    return parameters
+
+
+def _run_notebook(run, parameters, go_on):
+    """Leave the executed notebook in the run directory, or beside it if it fails.
+
+    SIGINT and SIGTERM are passed on to its kernel, which finishes its batch and saves.
+    """
+    import papermill
+    from jupyter_client import AsyncKernelManager
+
+    came, kernels = [], []
+
+    class Kernel(AsyncKernelManager):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            kernels.append(self)
+
+    def stop(number, _):
+        came.append(number)
+        started = [kernel for kernel in kernels if kernel.has_kernel]
+        if not started or len(came) > 1:
+            raise KeyboardInterrupt
+        started[0].provisioner.process.send_signal(signal.SIGINT)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    executed = run.with_name(f"{run.name}.ipynb")
+    try:
+        papermill.execute_notebook(
+            NOTEBOOK,
+            executed,
+            parameters,
+            progress_bar=False,
+            stderr_file=sys.stderr,
+            kernel_manager_class=Kernel,
+        )
+    except (Exception, KeyboardInterrupt) as error:
+        said = getattr(error, "evalue", str(error))
+        if not came:
+            raise click.ClickException(f"{said}\nThe notebook: {executed}") from error
+        click.echo(f"\n{said or 'Stopped.'}")
+        if (run / "config.json").exists():
+            click.echo(f"To go on: {go_on}")
+        sys.exit(128 + came[0])
+    os.replace(executed, run / "training.ipynb")
+
+
+# predict
+
+
+class _WithHint(click.Command):
+    def parse_args(self, ctx, args):
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            error.message += (
+                ' Is it a text? Then write -- first: selfatt predict RUN -- "-5 stars".'
+            )
+            raise
+
+
+@main.command(cls=_WithHint)
 @click.argument("run")
 @click.argument("texts", nargs=-1)
 @click.option(
@@ -34,59 +205,106 @@ def main():
 def predict(run, texts, as_json):
     """Predict the stars of TEXTS with the run directory RUN, for example runs/quick.
 
-    Without TEXTS, one a line is read from standard input.
+    Without TEXTS, one a line is read from standard input, and answered as it comes, one a
+    line. A line without a word gets dashes, or null.
     """
     with one_sentence():
         from selfatt_lib.prediction import Classifier
 
         classifier = Classifier.load(run)
-        texts = texts or [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-        predictions = classifier.predict(texts)
-    for prediction in predictions:
-        if as_json:
-            line = {
-                "text": prediction.text,
-                "stars": prediction.stars,
-                "probabilities": prediction.probabilities.astype(float)
-                .round(6)
-                .tolist(),
-                "tokens": prediction.tokens,
-                "attention": prediction.attention.astype(float).round(6).tolist(),
-            }
-            click.echo(json.dumps(line, ensure_ascii=False))
+        for text in texts:
+            if os.path.isfile(text):
+                lines = shlex.join([PROGRAM, "predict", run]) + " < "
+                click.echo(
+                    f"{text} is a file, and its name is predicted. For its lines: "
+                    f"{lines}{shlex.quote(text)}",
+                    err=True,
+                )
+        if texts:
+            answers = zip(texts, classifier.predict(texts))
         else:
-            stars = "★" * prediction.stars + "☆" * (5 - prediction.stars)
-            click.echo(
-                f"{stars}  {prediction.probabilities.max():.2f}  {prediction.text}"
-            )
+            answers = _answers(classifier)
+        for text, prediction in answers:
+            line = _as_json if as_json else _as_text
+            click.echo(line(text, prediction, classifier.max_tokens))
+
+
+def _answers(classifier):
+    """Yield each line of standard input with its prediction, a few at a time."""
+    stream = click.get_binary_stream("stdin")
+    if stream.isatty():
+        click.echo("One text a line; Ctrl-D ends.", err=True)
+    for lines in _lines(stream):
+        yield from zip(lines, classifier.predict(lines, on_invalid="skip"))
+
+
+def _lines(stream):
+    """Yield lists of the lines that have come; of a line that cannot be read, say which."""
+    number, rest, ended = 0, b"", False
+    while not ended:
+        some = stream.read1(READ)
+        ended = not some
+        *lines, rest = (rest + some).split(b"\n")
+        if ended and rest:
+            lines.append(rest)
+        texts = []
+        try:
+            for line in lines:
+                number += 1
+                encoding = "utf-8-sig" if number == 1 else "utf-8"
+                texts.append(line.removesuffix(b"\r").decode(encoding))
+            if len(rest) > LONGEST_LINE:
+                number += 1
+                raise ValueError(f"it has more than {LONGEST_LINE:,} bytes")
+        except ValueError as error:
+            yield texts
+            raise ValueError(
+                f"line {number} of standard input cannot be read: {error}. Texts are "
+                "expected in UTF-8, one a line; to convert them: iconv -f LATIN1 -t UTF-8"
+            ) from error
+        yield texts
+
+
+def _as_text(text, prediction, max_tokens):
+    stars, probability, note = "-----", "----", ""
+    if prediction:
+        stars = "★" * prediction.stars + "☆" * (5 - prediction.stars)
+        probability = f"{prediction.probabilities.max():.2f}"
+        if prediction.clipped:
+            note = f"[only {max_tokens} tokens read] "
+    # one line, and nothing that a terminal would obey
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return f"{stars}  {probability}  {note}{shown}"
+
+
+def _as_json(text, prediction, _):
+    line = dict.fromkeys(("stars", "probabilities", "tokens", "attention", "clipped"))
+    if prediction:
+        line = {
+            "stars": prediction.stars,
+            "probabilities": _rounded(prediction.probabilities),
+            "tokens": prediction.tokens,
+            "attention": _rounded(prediction.attention),
+            "clipped": prediction.clipped,
+        }
+    return json.dumps({"text": text} | line, ensure_ascii=False)
+
+
+def _rounded(array):
+    return array.astype(float).round(6).tolist()
+
+
+# summary and doctor
 
 
 @main.command()
 @click.argument("run")
 def summary(run):
     """Print what the run directory RUN reached."""
-    from selfatt_lib.params import read_json
+    from selfatt_lib.data import locate
 
-    path = Path(run, "metrics.json")
     with one_sentence():
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{run!r} holds no finished run: it has no metrics.json"
-            )
-        try:
-            table = _table(read_json(path))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error!r}") from error
-    click.echo(table)
-    for name, file in (
-        ("executed notebook", "training.ipynb"),
-        ("attention", "attention.html"),
-    ):
-        if Path(run, file).exists():
-            click.echo(f"{name:<20}{Path(run, file)}")
-    click.echo(
-        f'try next            .venv/bin/selfatt predict {run} "The food was great."'
-    )
+        click.echo(_summary(run, locate(run)))
 
 
 @main.command()
@@ -98,6 +316,28 @@ def doctor():
     from selfatt_lib.doctor import main as print_report
 
     sys.exit(print_report())
+
+
+def _summary(run, path):
+    from selfatt_lib.params import read_json
+
+    metrics = path / "metrics.json"
+    if not metrics.is_file():
+        raise FileNotFoundError(
+            f"{run!r} holds no finished run: it has no metrics.json"
+        )
+    try:
+        lines = [_table(read_json(metrics))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{metrics} is damaged: {error!r}") from error
+    for name, file in (
+        ("executed notebook", "training.ipynb"),
+        ("attention", "attention.html"),
+    ):
+        if (path / file).exists():
+            lines.append(f"{name:<20}{Path(run, file)}")
+    command = shlex.join([PROGRAM, "predict", str(run)])
+    return "\n".join([*lines, f'try next            {command} "The food was great."'])
 
 
 def _table(metrics):

@@ -96,13 +96,16 @@ class Classifier:
         choose_threads(settings["hidden_size"])
         return cls(model, vocab, max_tokens, lower, device)
 
-    def predict(self, texts, batch_size=64):
+    def predict(self, texts, batch_size=64, on_invalid="raise"):
         """Predict the stars of texts.
 
         Parameters
         ----------
         texts : sequence of str
         batch_size : int, default 64
+        on_invalid : {"raise", "skip"}, default "raise"
+            What becomes of a text that is missing (None or NaN), has no word or is not
+            valid Unicode: it is refused with all others, or its prediction is None.
 
         Returns
         -------
@@ -112,9 +115,10 @@ class Classifier:
         Raises
         ------
         TypeError
-            A single string was given, or something that is not a text.
+            A single string was given, or something that is not a text (with its place).
         ValueError
-            A text has no word or is not valid Unicode (with its place).
+            A text has no word or is not valid Unicode (with its place), or `on_invalid`
+            is unknown.
         RuntimeError
             The weights are so large that the computation overflows.
         """
@@ -122,23 +126,29 @@ class Classifier:
             raise TypeError(
                 "predict takes a list of texts; put the text in brackets: predict([text])"
             )
-        texts = list(texts)
-        for place, text in enumerate(texts, 1):
-            if not isinstance(text, str):
-                raise TypeError(
-                    f"text {place} of {len(texts)} must be a string; got {text!r}"
-                )
-            if not is_unicode(text):
-                raise ValueError(
-                    f"text {place} of {len(texts)} is not valid Unicode; save or send it as UTF-8: {text[:40]!r}"
-                )
-        tokenized = tokenize_all(texts, self.max_tokens, self.lower)
-        if not tokenized.lengths.all():
-            place = int(tokenized.lengths.argmin())
+        if on_invalid not in ("raise", "skip"):
             raise ValueError(
-                f"text {place + 1} of {len(texts)} has no word; got {texts[place]!r}"
+                f"on_invalid must be 'raise' or 'skip'; got {on_invalid!r}"
             )
-        return self._predict(texts, tokenized, batch_size)
+        texts = list(texts)
+        valid = []
+        for place, text in enumerate(texts):
+            error = _why_invalid(text)
+            if error is None:
+                valid.append(place)
+            elif on_invalid == "raise":
+                raise type(error)(
+                    f"text {place + 1} of {len(texts)} {error}. With on_invalid='skip', "
+                    "such texts get None and all others a prediction."
+                )
+        predictions = [None] * len(texts)
+        chosen = [texts[place] for place in valid]
+        tokenized = tokenize_all(chosen, self.max_tokens, self.lower)
+        for place, prediction in zip(
+            valid, self._predict(chosen, tokenized, batch_size)
+        ):
+            predictions[place] = prediction
+        return predictions
 
     def predict_tokens(self, tokens, batch_size=64):
         """Predict the stars of texts that are split into tokens already: to leave a word out, to put another in its place.
@@ -206,6 +216,17 @@ class Classifier:
                     attention=attention[row, :, : len(words)],
                 )
         return predictions
+
+
+def _why_invalid(text):
+    """Return the error that a text deserves, or None."""
+    if not isinstance(text, str):
+        return TypeError(f"must be a string; got {text!r:.80}")
+    if not is_unicode(text):
+        return ValueError(f"is not valid Unicode; save it as UTF-8: {text[:40]!r}")
+    if not text or text.isspace():
+        return ValueError(f"has no word; got {text[:40]!r}")
+    return None
 
 
 def _is_size(value):

@@ -273,7 +273,7 @@ class TrainingConfig:
             if name in known
             or (
                 isinstance(value, plain)
-                and not name.startswith("_")
+                and not name.startswith(("_", "PAPERMILL_"))
                 and name not in ("In", "Out")
             )
         }

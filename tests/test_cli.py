@@ -1,8 +1,13 @@
+import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from selfatt_lib import cli
 from selfatt_lib.cli import main
 from selfatt_lib.prediction import Classifier
 from selfatt_lib.training import write_text
@@ -29,12 +34,79 @@ def test_texts_are_predicted_one_a_line(trained):
     assert worst.startswith("★☆☆☆☆")
 
 
-def test_texts_are_read_from_standard_input_where_none_is_given(trained):
-    done = run("predict", trained.run.path, input="superb film\n\nawful film\r\n")
-    assert [line.split("  ")[-1] for line in done.output.splitlines()] == [
-        "superb film",
-        "awful film",
+def test_each_line_of_standard_input_has_one_answer_in_order(trained):
+    lines = "\ufeffsuperb film\n\n  \nawful film\r\nno line end"
+    done = run("predict", trained.run.path, input=lines)
+    shown = [line.split("  ", 2) for line in done.output.splitlines()]
+    assert [text for _, _, text in shown] == [
+        *("superb film", "", "  ", "awful film", "no line end")
     ]
+    assert [stars for stars, _, _ in shown[1:3]] == ["-----"] * 2
+    # what a BOM would make of the first word
+    answers = run("predict", trained.run.path, "--json", input=lines).output
+    answers = [json.loads(line) for line in answers.splitlines()]
+    assert answers[0]["tokens"] == ["superb", "film"]
+    nothing = dict.fromkeys(["stars", "probabilities", "tokens", "attention"])
+    assert answers[1] == {"text": "", "clipped": None} | nothing
+    assert answers[1].keys() == answers[0].keys()
+
+
+def test_a_line_that_is_not_utf8_is_named_after_the_answers_before_it(trained):
+    failed = run("predict", trained.run.path, input=b"superb\n\ncaf\xe9 awful\nbad\n")
+    assert failed.exit_code == 1
+    assert failed.output.splitlines()[0].endswith("superb")
+    assert "line 3 of standard input cannot be read: 'utf-8'" in failed.output
+    assert "iconv" in failed.output
+    assert "bad" not in failed.output
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(trained, monkeypatch):
+    monkeypatch.setattr(cli, "LONGEST_LINE", 10**6)
+    endless = io.BytesIO(b"superb\n" + b"a" * 3_000_000)
+    failed = run("predict", trained.run.path, input=endless)
+    assert "line 2 of standard input cannot be read: it has more than" in failed.output
+    assert endless.tell() < 2_000_000
+
+
+def test_a_line_is_answered_before_the_next_one_comes(trained):
+    command = [Path(sys.executable).with_name("selfatt"), "predict", trained.run.path]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        for text in (b"superb film\n", b"awful film\n"):
+            process.stdin.write(text)
+            process.stdin.flush()
+            assert process.stdout.readline().endswith(text)
+    finally:
+        process.communicate()
+
+
+def test_a_text_that_looks_like_an_option_or_a_file_gets_a_hint(trained, tmp_path):
+    failed = run("predict", trained.run.path, "-5 stars")
+    assert failed.exit_code == 2
+    assert 'write -- first: selfatt predict RUN -- "-5 stars"' in failed.output
+    assert run("predict", trained.run.path, "--", "-5 stars").output.endswith(
+        "-5 stars\n"
+    )
+    file = tmp_path / "my reviews.txt"
+    file.write_text("superb\n")
+    done = run("predict", trained.run.path, file)
+    assert done.exit_code == 0
+    assert "is a file, and its name is predicted" in done.stderr
+    assert f"< '{file}'" in done.stderr
+
+
+def test_an_answer_is_one_line_and_moves_no_cursor(trained):
+    done = run("predict", trained.run.path, "superb\n\x1b[2Jfilm")
+    assert done.output.endswith("superb  [2Jfilm\n")
+
+
+def test_a_review_that_is_not_read_to_its_end_is_marked(trained):
+    read = "good " * trained.config.max_tokens
+    for text, clipped in ((read, False), (read + "awful", True)):
+        done = run("predict", trained.run.path, text)
+        assert ("[only 100 tokens read] good" in done.output) == clipped
+        line = json.loads(run("predict", trained.run.path, "--json", text).output)
+        assert line["clipped"] == clipped
 
 
 @pytest.mark.parametrize(

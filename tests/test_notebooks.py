@@ -249,9 +249,14 @@ def test_the_papers_parameters_are_the_papers():
 # papermill
 
 
-def papermill_command(*parameters, program=("-m", "papermill")):
+def small_parameters():
+    return [f"{name}={value}" for name, value in SMALL.items()]
+
+
+def papermill_command(*parameters):
     notebook = str(ROOT / "book" / "training.ipynb")
-    command = [sys.executable, *program, notebook, "out.ipynb", "--no-progress-bar"]
+    command = [sys.executable, "-m", "papermill", notebook, "out.ipynb"]
+    command += ["--no-progress-bar"]
     for name, value in (parameter.split("=") for parameter in parameters):
         command += ["-p", name, value]
     return command
@@ -276,10 +281,9 @@ def archive(tmp_path):
 
 
 def test_papermill_trains_on_the_tutorials_kind_of_file_and_leaves_a_run(archive):
-    small = [f"{name}={value}" for name, value in SMALL.items()]
     done = papermill(
         archive,
-        *small,
+        *small_parameters(),
         "dataset=reviews.json.zip",
         "pooling=mean",
         "epochs=2",
@@ -319,27 +323,152 @@ def test_a_wrong_parameter_stops_papermill_before_any_work(
     assert not (tmp_path / "runs").exists()
 
 
-def test_make_train_that_is_ended_lets_the_kernel_save_and_says_how_to_go_on(archive):
-    small = [f"{name}={value}" for name, value in SMALL.items()]
-    parameters = [*small, "dataset=reviews.json.zip", "epochs=1000", "run_dir=mine"]
-    command = papermill_command(
-        *parameters, program=[str(ROOT / "tools" / "stoppable.py")]
+@pytest.mark.parametrize("option", ["-p", "-r"])
+def test_papermill_itself_trains_with_paths_injected_and_texts_for_values(
+    option, archive
+):
+    """It makes texts of null, true and lists, and of everything after -r."""
+    command = papermill_command(*small_parameters(), "epochs=1", "run_dir=mine")
+    for name, value in {
+        "dataset": "reviews.json.zip",
+        "train_size": "null",
+        "lower": "true",
+        "learning_rate": "1e-3",
+        "class_weights": "[1,2,3,4,5]",
+    }.items():
+        command += [option, name, value]
+    done = subprocess.run(
+        [*command, "--inject-paths"], cwd=archive, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
+    config = json.loads((archive / "mine" / "config.json").read_text())["training"]
+    assert (config["train_size"], config["lower"]) == (None, True)
+    assert config["class_weights"] == [1, 2, 3, 4, 5]
+    assert config["learning_rate"] == 0.001
+
+
+# selfatt train
+
+SELFATT = Path(sys.executable).with_name("selfatt")
+
+
+def train_command(*arguments):
+    command = [SELFATT, "train", *arguments]
+    for parameter in small_parameters():
+        command += ["-p", *parameter.split("=")]
+    return list(map(str, command))
+
+
+def test_selfatt_train_takes_quotes_and_blanks_from_files_texts_and_pairs(archive):
+    (archive / "reviews.json.zip").rename(archive / "my reviews.json.zip")
+    (archive / "my parameters.yaml").write_text("epochs: 7\npooling: mean\nseed: 7")
+    command = train_command("-f", "my parameters.yaml", "--run", "runs/my 'run'")
+    command += ["-y", "{seed: 8, class_weights: [3.0, 5.3, 4.0, 2.0, 1.0]}"]
+    command += ["-p", "dataset", "my reviews.json.zip", "-p", "epochs", "1"]
+    done = subprocess.run(command, cwd=archive, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run = archive / "runs" / "my 'run'"
+    config = json.loads((run / "config.json").read_text())["training"]
+    assert config["class_weights"] == [3.0, 5.3, 4.0, 2.0, 1.0]
+    assert (config["epochs"], config["seed"], config["pooling"]) == (1, 8, "mean")
+    assert (run / "training.ipynb").is_file()
+    assert [path.name for path in run.parent.iterdir()] == [run.name]
+    # the command that it closes with works as it is printed
+    assert "self-attentive BiLSTM" in done.stdout
+    last = done.stdout.splitlines()[-1].removeprefix("try next").strip()
+    said = subprocess.run(
+        last, cwd=archive, capture_output=True, text=True, shell=True, check=True
+    )
+    assert said.stdout.endswith("The food was great.\n")
+
+
+def test_a_run_directory_of_digits_is_a_name(archive):
+    command = train_command("-p", "run_dir", "2024_05_01", "-p", "epochs", "1")
+    command += ["-r", "dataset", "reviews.json.zip"]
+    subprocess.run(command, cwd=archive, check=True, capture_output=True)
+    assert (archive / "2024_05_01" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "epohcs", "2"], "no parameter 'epohcs'; did you mean 'epochs'?"),
+        (
+            ["-y", "epochs: two"],
+            "epochs must be a whole number of at least 1; got 'two'",
+        ),
+        (["-y", "epochs: ["], "-y is not YAML"),
+        (["-y", "epochs"], "-y: expected parameters, as in 'epochs: 2'; got 'epochs'"),
+        (["-f", "nowhere.yaml"], "the parameters could not be read"),
+        (["--parameters", "tutoria"], "the parameters could not be read"),
+        (["--run", "a", "-r", "run_dir", "b"], "given twice: --run a, run_dir b"),
+        (["-p", "resume", "true"], "holds no run. Start it with resume=False"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_before_any_work(arguments, message, tmp_path):
+    done = subprocess.run(
+        [SELFATT, "train", *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_selfatt_train_that_is_ended_lets_the_kernel_save_and_says_how_to_go_on(
+    archive,
+):
+    command = train_command("--run", "my run", "-p", "dataset", "reviews.json.zip")
+    command += ["-p", "resume", "False", "-p", "epochs"]
     process = subprocess.Popen(
-        command,
+        [*command, "1000"],
         cwd=archive,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"RUN": "mine", "GO_ON": "make train and so on"},
     )
-    history = archive / "mine" / "metrics.jsonl"
+    history = archive / "my run" / "metrics.jsonl"
     while process.poll() is None and not history.exists():
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     said, _ = process.communicate()
-    assert process.returncode != 0
-    assert "Stopped and saved after batch" in said
-    assert "Stopped. To go on: make train and so on" in said
-    checkpoint = mx.nd.load(str(archive / "mine" / "checkpoint.params"))
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "came. Stopped and saved after batch" in said
+    assert "Traceback" not in said
+    checkpoint = mx.nd.load(str(archive / "my run" / "checkpoint.params"))
     assert "batches" in checkpoint
+    done = len(history.read_text().splitlines())
+    go_on = said.split("To go on: ")[-1].strip()
+    assert "'my run'" in go_on
+    resumed = subprocess.run(
+        go_on.replace("epochs 1000", f"epochs {done + 1}"),
+        cwd=archive,
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(history.read_text().splitlines()) == done + 1
+
+
+def test_make_hands_its_arguments_on_as_they_are(tmp_path):
+    stand_in = tmp_path / "selfatt"
+    stand_in.write_text(
+        f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
+    )
+    stand_in.chmod(0o755)
+
+    def made(*variables):
+        command = ["make", "-s", "train", f"BIN={tmp_path}", "PYTHON=true", *variables]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+        return json.loads(done.stdout)
+
+    quick = ["train", "--parameters", "quick"]
+    assert made() == quick
+    weights = "class_weights: [3.0, 5.3, 4.0, 2.0, 1.0]"
+    assert made(f"ARGS=-y '{weights}'") == [*quick, "-y", weights]
+    assert made("RUN=runs/my 'own' run", 'ARGS=-p dataset "my file.csv"') == [
+        *(*quick, "--run", "runs/my 'own' run"),
+        *("-p", "dataset", "my file.csv"),
+    ]
+    assert made("PARAMETERS=tutorial")[-1] == "tutorial"
