@@ -166,8 +166,9 @@ def load_reviews(dataset="review-snippets", size=None, seed=0):
     dataset : str or Path, default "review-snippets"
         A known name:
 
-        - ``review-snippets``: 14 313 sentences from film and product reviews with the mean of twenty people's ratings (Hutto and
-          Gilbert, 2014), cut into five stars;
+        - ``review-snippets``: 14 313 sentences from film and product reviews with the
+          mean of 15 to 29 people's ratings (Hutto and Gilbert, 2014), cut into five
+          stars;
         - ``yelp-review-full``: 650 000 Yelp reviews, 130 000 of each star, from the Hugging Face hub;
 
         or a file in UTF-8, plain or as the only member of a zip archive:
@@ -643,7 +644,7 @@ def _read_snippets():
             for name in SNIPPET_FILES
         ]
     snippets = pd.concat(tables, ignore_index=True)
-    rating = snippets["rating"]  # the mean of twenty ratings from -4 to 4
+    rating = snippets["rating"]  # the mean of 15 to 29 ratings from -4 to 4
     stars = 1 + (rating > -1.5) + (rating > -0.5) + (rating >= 0.5) + (rating >= 1.5)
     return _checked(
         [(pd.DataFrame({"text": snippets["text"], "stars": stars}), 1.0)],
