@@ -1,7 +1,9 @@
-"""The model of Lin et al. (2017): words, a bidirectional LSTM, several attention hops, a classifier.
+"""The model of Lin et al. (2017): words, a bidirectional LSTM, attention, a classifier.
 
-The letters are the paper's: H holds the LSTM's states, A the attention, M = AH the sentence embedding; u is the hidden size of one
-direction, r the number of hops. B is the batch, T the tokens of its longest review.
+The letters are the paper's: H holds the LSTM's states, A the attention, M = AH the
+sentence embedding; u is the hidden size of one direction, r the number of hops, which
+are now called heads. B is the batch, T the tokens of its longest review; n, in the
+book, are a review's own.
 """
 
 from selfatt_lib import lstm
@@ -15,9 +17,10 @@ POOLINGS = ("flatten", "mean", "prune")
 class BiLSTM(gluon.HybridBlock):
     """One bidirectional LSTM layer that never lets padding into a review.
 
-    MXNet's own bidirectional LSTM ignores `valid_length` on a CPU, and its backward direction then starts in the padding. Here the
-    backward direction is a second LSTM that reads each review reversed within its own length. On a CPU, `lstm.bilstm` does the same with
-    the same weights, faster.
+    MXNet's own bidirectional LSTM ignores `valid_length` on a CPU (apache/mxnet#19323),
+    and its backward direction then starts in the padding. Here the backward direction
+    is a second LSTM that reads each review reversed within its own length. On a CPU,
+    `lstm.bilstm` does the same with the same weights, faster.
 
     Parameters
     ----------
@@ -71,7 +74,10 @@ class BiLSTM(gluon.HybridBlock):
 
 
 class SelfAttention(gluon.HybridBlock):
-    """A = softmax(W_s2 tanh(W_s1 Hᵀ)) and M = AH: equations (6) and (7) of Lin et al. (2017).
+    """A = softmax(W_s2 tanh(W_s1 Hᵀ)), M = AH: equations 6 and 7 of Lin et al. (2017).
+
+    Each state is scored by itself, against weights that are the same for all reviews.
+    A Transformer's self-attention compares the states with one another instead.
 
     Parameters
     ----------
@@ -189,13 +195,14 @@ class SelfAttentiveBiLSTM(gluon.HybridBlock):
         Units of the hidden layer between M and the logits (not used by "prune", which is that layer).
     num_classes : int, default 5
     pooling : {"flatten", "mean", "prune"}, default "flatten"
-        How M enters the classifier: all of it; the mean of its rows; or all of it through a `PrunedLayer`.
+        How M enters the classifier: all of it; the mean of its rows, which leaves one
+        weighting of the tokens; or all of it through a `PrunedLayer`.
     prune_p, prune_q : int, optional
         Needed by "prune": units for each row and each column of M.
     dropout : float, default 0.5
         Share of units dropped between the LSTM layers and on both sides of the classifier's hidden layer.
     embedding_dropout : float, default 0.0
-        Share of the word vectors' numbers dropped. Small corpora need it; neither paper nor tutorial has it.
+        Share of the word vectors' numbers dropped; neither paper nor tutorial has it.
     train_embedding : bool, default True
         False freezes the word vectors, as the tutorial does.
 
