@@ -12,7 +12,8 @@ help:  ## list these commands
 	@echo
 	@echo '  make train ARGS="-p epochs 2 -p pooling mean"       other parameters (all: under Parameters in book/training.ipynb)'
 	@echo '  make train PARAMETERS=tutorial RUN=runs/yelp        other defaults (book/parameters/), another run directory'
-	@echo '  make train ARGS="-p resume True"                    go on with a run that was stopped'
+	@echo '  make train ARGS="-p resume True -p epochs 12"       go on with a run that was stopped, or for more epochs'
+	@echo '  $(BIN)/selfatt train --help                     the same without make'
 	@echo '  $(BIN)/selfatt predict runs/quick "The food was great."'
 
 setup:  ## make .venv from requirements.lock, unless that is done (DEVICE=gpu: with mxnet-cu112; DEVICE=cpu goes back)
