@@ -1,4 +1,4 @@
-PYTHON := $(shell for p in $(PYTHON) python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && exit; done; echo python3)
+PYTHON := $(shell for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 export PARAMETERS ?= quick
 CHAPTERS ?= book/*.ipynb

@@ -45,14 +45,15 @@ class Pipeline:
     def run(self):
         """Return how many reviews and how many tokens came out."""
         global _vocab
-        with multiprocessing.Pool() as pool:
+        fork = multiprocessing.get_context("fork")
+        with fork.Pool() as pool:
             tokenized = pool.map(_tokenize, self.reviews)
             lengths = pool.map(_length, tokenized)
         counter = nlp.data.count_tokens(
             token for tokens, _ in tokenized for token in tokens
         )
         _vocab = nlp.Vocab(counter, max_size=10_000)
-        with multiprocessing.Pool() as pool:
+        with fork.Pool() as pool:
             numbered = pool.map(_number, tokenized)
         batchify = nlp.data.batchify
         loader = gluon.data.DataLoader(

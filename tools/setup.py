@@ -27,27 +27,31 @@ STAMP = VENV / "installed.sha256"  # the device, and the hash of its lock
 BUILD_TOOLS = ("pip", "setuptools", "wheel", "cython")
 
 
-def problem(device="cpu"):
+# Why a system cannot be used. Of those not named here, MXNet was never built for them.
+REASONS = {
+    "Linux aarch64": "MXNet on ARM needs the Arm Performance Libraries, which no package index has",
+    "Darwin arm64": "MXNet was never built for Apple silicon",
+    "Darwin x86_64": "Numba is no longer built for macOS on Intel",
+}
+
+
+def problem():
     """Return why the environment cannot be made on this machine, in one sentence, or None."""
-    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
         found = platform.python_version()
-        return f"Python 3.11, 3.12 or 3.13 is needed and {sys.executable} is {found}: install one, or name it with 'make PYTHON=python3.12 ...'."
-    system, machine = platform.system(), platform.machine()
-    if (system, machine) == ("Darwin", "arm64"):
-        return "MXNet was never built for Apple silicon: use a Linux machine, Colab, or a Linux x86-64 container."
-    if (system, machine) not in (
-        ("Linux", "x86_64"),
-        ("Linux", "aarch64"),
-        ("Darwin", "x86_64"),
-    ):
-        return f"MXNet has no wheel for {system} on {machine}: use Linux on x86-64 or aarch64, or macOS on Intel."
-    if device == "gpu" and (system, machine) != ("Linux", "x86_64"):
-        return f"mxnet-cu112 was built for Linux on x86-64 only, and this is {system} on {machine}: use 'make setup DEVICE=cpu'."
-    if system == "Linux" and platform.libc_ver()[0] != "glibc":
+        return (
+            f"Python 3.11 to 3.14 is needed and {sys.executable} is {found}: install one, or let uv do it with "
+            "'uv venv --python 3.13 ~/python3.13' and say 'make PYTHON=~/python3.13/bin/python setup'."
+        )
+    here = f"{platform.system()} {platform.machine()}"
+    if here != "Linux x86_64":
+        reason = REASONS.get(here, f"MXNet was never built for {here}")
+        return f"{reason}: use Linux on x86-64, a container with it, or Colab."
+    if platform.libc_ver()[0] != "glibc":
         return "MXNet's wheels need glibc and this Linux has another C library (Alpine?): use Debian, Ubuntu, Fedora or the like."
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
     if shutil.which(compiler.split()[0]) is None:
-        return "GluonNLP is compiled at set-up and there is no C compiler: install one (on Debian: apt install gcc; on macOS: xcode-select --install)."
+        return "GluonNLP is compiled at set-up and there is no C compiler: install one (on Debian: apt install gcc)."
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         return f"GluonNLP is compiled at set-up and the headers of {sys.executable} are missing: install them (on Debian: apt install python3-dev)."
     try:
@@ -119,7 +123,7 @@ def main(device=None):
     device = device or ("gpu" if made_for().startswith("gpu ") else "cpu")
     if made_for() == fingerprint(device):
         return None
-    if reason := problem(device):
+    if reason := problem():
         return f"set-up: {reason}"
     size = "one to three minutes"
     if device == "gpu":
