@@ -48,14 +48,14 @@ def diagnose():
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
     report.append(("threads", f"{os.cpu_count()} cores, OMP_NUM_THREADS {threads}"))
     try:
-        from selfatt_lib import runtime
+        from selfatt_lib import compat, runtime
     except Exception as error:
         if ("mxnet-cu112", "not installed") not in report:
             report += [
                 (name, str(cuda.find(name) or "not found")) for name in cuda.LIBRARIES
             ]
         return [*report, ("MXNet", "cannot be imported, see below")], str(error)
-    report += [(name, str(path)) for name, path in runtime.LIBRARIES.items()]
+    report += [(name, str(path)) for name, path in compat.LIBRARIES.items()]
     report.append(("MXNet", f"imported from {Path(runtime.mx.__file__).parent}"))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

@@ -13,14 +13,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import distributions, requires
+from importlib.metadata import distribution, distributions, requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tqdm import tqdm
 
-from selfatt_lib import cuda
+from selfatt_lib import cuda, hook
 
 # made from the locks by tools/locked.py
 PINNED = Path(__file__).with_name("pinned.txt")
@@ -106,6 +106,13 @@ def install():
             else:
                 _pip(requirement, "--constraint", str(as_it_is))
     importlib.invalidate_caches()
+    write_hook()
+
+
+def write_hook():
+    """Let a plain ``import mxnet`` work in this environment, by a file beside MXNet."""
+    folder = distribution(cuda.installed_wheel()).locate_file("")
+    Path(folder, "selfatt.pth").write_text(hook.PTH)
 
 
 def _pip(requirement, *options):

@@ -1,10 +1,11 @@
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
 
-from selfatt_lib import cuda, install
+from selfatt_lib import cuda, hook, install
 from selfatt_lib.cuda import GPU, Driver
 from selfatt_lib.install import LIBRARIES
 from selfatt_lib.install import _pip as pip
@@ -29,8 +30,10 @@ def names(requirements):
 
 
 @pytest.fixture
-def colab(monkeypatch):
+def colab(monkeypatch, tmp_path):
     """A machine with what Colab has, and where no library of CUDA 11 lies; `pip` keeps what is asked of it."""
+    mxnet = SimpleNamespace(locate_file=tmp_path.joinpath)
+    monkeypatch.setattr(install, "distribution", lambda _: mxnet)
     machine = SimpleNamespace(installed=dict.fromkeys(COLAB, "1.0"), driver=None)
     machine.libraries, machine.pip = {}, []
     monkeypatch.setattr(install, "_installed", lambda: machine.installed)
@@ -138,6 +141,12 @@ def test_a_second_time_nothing_is_asked_of_pip(colab):
     colab.pip.clear()
     install.install()
     assert colab.pip == []
+
+
+def test_a_plain_import_of_mxnet_works_from_then_on(colab, tmp_path):
+    install.install()
+    assert (tmp_path / "selfatt.pth").read_text() == hook.PTH
+    assert hook.CompatFirst in sys.meta_path
 
 
 @pytest.mark.parametrize("extra", ["cpu", "gpu"])

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from selfatt_lib import cuda, runtime
+from selfatt_lib import cuda, hook, runtime
 from selfatt_lib.cuda import GPU, Driver
 from selfatt_lib.runtime import choose_devices, choose_threads, mx, seed_everything
 
@@ -17,11 +17,11 @@ def test_only_missing_numpy_names_are_added():
     code = """
 import numpy as np
 before = dict(vars(np))
-import selfatt_lib.runtime as runtime
-import numpy
+import selfatt_lib.runtime
+from selfatt_lib import compat
 added = set(vars(np)) - set(before)
 changed = [name for name in before if vars(np)[name] is not before[name] and not name.startswith("_")]
-wanted = set(runtime._RENAMED) | set(runtime._CONSTANTS) | set(runtime._LOOKED_UP_ONLY)
+wanted = set(compat._RENAMED) | set(compat._CONSTANTS) | set(compat._LOOKED_UP_ONLY)
 # NumPy loads some of its own parts when they are first asked for
 modules = {name for name in added if type(vars(np)[name]).__name__ == "module"}
 assert not changed, changed
@@ -37,6 +37,46 @@ def test_mxnet_computes_beside_this_numpy():
 def test_a_name_that_mxnet_only_looks_up_says_that_it_is_gone():
     with pytest.raises(NotImplementedError, match="npv was removed"):
         np.npv(0.1, [1, 2])
+
+
+# Without this library's runtime
+
+
+@pytest.mark.parametrize(
+    "statement", ["import mxnet", "import gluonnlp", "from mxnet import gluon"]
+)
+def test_a_plain_import_works_in_this_environment(statement, tmp_path):
+    subprocess.run([sys.executable, "-c", statement], cwd=tmp_path, check=True)
+
+
+def test_a_plain_import_that_cannot_work_says_why():
+    code = """
+from selfatt_lib import cuda
+cuda.installed_wheel = lambda: "mxnet-cu112"
+cuda.driver = lambda: None
+import mxnet
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "\nImportError: mxnet-cu112 needs an NVIDIA driver" in done.stderr
+
+
+def test_python_starts_without_numpy():
+    code = "import sys; sys.exit(not {'selfatt_lib.hook', 'numpy'} & {*sys.modules} == {'selfatt_lib.hook'})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("library", ["", "raise RuntimeError"])
+def test_python_starts_without_a_word_where_this_library_is_gone_or_broken(
+    library, tmp_path
+):
+    (tmp_path / "selfatt.pth").write_text(hook.PTH)
+    if library:
+        (tmp_path / "selfatt_lib").mkdir()
+        (tmp_path / "selfatt_lib" / "__init__.py").write_text(library)
+    code = f"import site; site.addsitedir({str(tmp_path)!r}); print('started')"
+    command = [sys.executable, "-E", "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("started\n", "")
 
 
 # Threads
