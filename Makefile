@@ -5,7 +5,7 @@ CHAPTERS ?= book/*.ipynb
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format book notebooks bench torture lock address colab-check clean
+.PHONY: help setup train lab test lint format book notebooks bench torture lock address colab-check clean
 
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ —/' | sed -E 's/^([a-z-]+) —/  make \1 —/'
@@ -21,6 +21,9 @@ setup:  ## make .venv from requirements.lock, unless that is done (DEVICE=gpu: w
 
 train: setup  ## train on real reviews; results in runs/quick
 	@exec $(BIN)/selfatt train --parameters "$$PARAMETERS" $${RUN:+--run "$$RUN"} $(ARGS)
+
+lab: setup  ## open the chapters in JupyterLab
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. --FileContentsManager.preferred_dir=book $(ARGS)
 
 test: setup  ## run the unit tests, the docstrings' examples, and every chapter against its stored outputs
 	@$(BIN)/pytest $(ARGS)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from tqdm import tqdm
 
 from selfatt_lib import cuda, hook
+from selfatt_lib.progress import tqdm
 
 # made from the locks by tools/locked.py
 PINNED = Path(__file__).with_name("pinned.txt")

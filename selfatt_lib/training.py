@@ -25,7 +25,6 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from sklearn.pipeline import make_pipeline
-from tqdm import tqdm
 
 from selfatt_lib.data import (
     Batches,
@@ -48,6 +47,7 @@ from selfatt_lib.penalty import (
     class_weights,
     diversity_penalty,
 )
+from selfatt_lib.progress import tqdm
 from selfatt_lib.runtime import (
     choose_devices,
     choose_threads,

@@ -20,6 +20,7 @@ COLAB = [
     "pip",
     "setuptools",
     "graphviz",
+    "ipywidgets",
     "selfatt",
     "torch",
 ]

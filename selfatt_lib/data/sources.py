@@ -34,9 +34,9 @@ import platformdirs
 import pyarrow as pa
 from filelock import FileLock
 from sklearn.model_selection import train_test_split
-from tqdm import tqdm
 
 from selfatt_lib.data import parquet
+from selfatt_lib.progress import tqdm
 
 CHUNK = 10_000  # reviews read at a time
 NEEDED = ["text", "stars"]

@@ -10,9 +10,9 @@ from itertools import islice, starmap
 import joblib
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from selfatt_lib.data.sources import fetch
+from selfatt_lib.progress import tqdm
 from selfatt_lib.runtime import THREADS, mx, nlp
 from selfatt_lib.tokens import tokenize, tokenize_chunk
 

@@ -1,0 +1,29 @@
+"""Progress bars: widgets where somebody has a notebook open, else text."""
+
+import os
+import sys
+
+
+def _notebook_is_open():
+    """Whether this is the kernel of a notebook in an editor.
+
+    Papermill, nbval and `jupyter execute` run one as well, and show no widgets.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if not hasattr(shell, "kernel"):
+        return False
+    return (
+        # JupyterLab, Notebook 7 and VS Code say which cell they run
+        "cellId" in shell.kernel.get_parent().get("metadata", {})
+        or "google.colab" in sys.modules
+        or os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Interactive"
+    )
+
+
+if _notebook_is_open():
+    from tqdm.auto import tqdm
+else:
+    from tqdm import tqdm
+
+__all__ = ["tqdm"]
