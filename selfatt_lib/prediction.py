@@ -33,6 +33,9 @@ class Prediction:
         Whether the token is in the model's vocabulary; the others are all one unknown word to it.
     attention : ndarray, shape (hops, tokens)
         Each row sums to 1.
+    clipped : bool
+        Whether some of the text was not read: it has more tokens than the model
+        reads, or a word of more than 300 characters.
     """
 
     text: str
@@ -41,6 +44,7 @@ class Prediction:
     tokens: list
     known: np.ndarray
     attention: np.ndarray
+    clipped: bool
 
 
 class Classifier:
@@ -179,11 +183,11 @@ class Classifier:
                 raise ValueError(
                     f"tokens {place} of {len(tokens)} must be a list of at least one string; got {words!r}"
                 )
-        clipped = [words[: self.max_tokens] for words in tokens]
-        tokenized = TokenizedTexts.from_lists(clipped)
-        return self._predict(
-            [" ".join(words) for words in clipped], tokenized, batch_size
+        tokenized = TokenizedTexts.from_lists(
+            [words[: self.max_tokens] for words in tokens]
         )
+        texts = [" ".join(words) for words in tokens]
+        return self._predict(texts, tokenized, batch_size)
 
     def _predict(self, texts, tokenized, batch_size):
         if not texts:
@@ -207,13 +211,15 @@ class Classifier:
             probabilities = softmax(logits, axis=1)
             for row, number in enumerate(numbers):
                 words = tokenized[number]
+                tokens = [tokenized.words[i] for i in words]
                 predictions[number] = Prediction(
                     text=texts[number],
                     stars=int(probabilities[row].argmax()) + 1,
                     probabilities=probabilities[row],
-                    tokens=[tokenized.words[i] for i in words],
+                    tokens=tokens,
                     known=known[words],
                     attention=attention[row, :, : len(words)],
+                    clipped=_is_clipped(texts[number], tokens, self.max_tokens),
                 )
         return predictions
 
@@ -227,6 +233,13 @@ def _why_invalid(text):
     if not text or text.isspace():
         return ValueError(f"has no word; got {text[:40]!r}")
     return None
+
+
+def _is_clipped(text, tokens, max_tokens):
+    """Tell whether a text has characters that are in none of its tokens."""
+    words = text.split(None, max_tokens)  # the last is all that is left
+    # "İ" is one character in the text and two in a token, where it is lower case
+    return len("".join(words).lower()) > len("".join(tokens).lower())
 
 
 def _is_size(value):

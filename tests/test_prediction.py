@@ -17,7 +17,7 @@ from conftest import fit, make_reviews, prepare
 from selfatt_lib.data import TokenizedTexts, build_vocab, tokenize
 from selfatt_lib.model import SelfAttentiveBiLSTM
 from selfatt_lib.params import JSON_BYTES
-from selfatt_lib.prediction import Classifier
+from selfatt_lib.prediction import Classifier, _is_clipped
 from selfatt_lib.runtime import mx
 from selfatt_lib.training import evaluate
 
@@ -84,6 +84,43 @@ def test_texts_are_read_as_in_training(tmp_path):
     )[0]
     assert prediction.tokens == ["The", "Film", "was", "Superb", "and"]
     assert prediction.known.tolist() == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize("company", [0, 30])
+@pytest.mark.parametrize(
+    ("text", "clipped"),
+    [
+        ("good " * 100, False),
+        (" good\n" * 100 + " \u2003\n", False),
+        ("good " * 101, True),
+        ("good " * 98 + "can't", False),
+        ("good " * 99 + "can't", True),
+        ("x" * 300, False),
+        ("x" * 301, True),
+        (f"good {'x' * 301} film", True),
+        ("\u0130" * 300, False),  # twice as long in lower case
+        ("\u0130" * 301, True),
+    ],
+)
+def test_a_prediction_says_whether_the_text_was_read_to_its_end(
+    text, clipped, company, classifier
+):
+    prediction, *others = classifier.predict([text, *["good film"] * company])
+    assert prediction.clipped is clipped
+    assert not any(other.clipped for other in others)
+
+
+PARTS = ["\u0130", "can't", ":)", ": )", "(a.b-c)", " ", "\n", "\u03a3"]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.characters(exclude_categories=["Cs"]) | st.sampled_from(PARTS)),
+    st.booleans(),
+)
+def test_no_text_is_clipped_whose_tokens_are_all_read(parts, lower):
+    text = "".join(parts)
+    assert not _is_clipped(text, tokenize(text, lower=lower), len(text))
 
 
 @pytest.mark.parametrize(
@@ -490,6 +527,9 @@ def test_tokens_beyond_the_models_length_are_clipped(classifier):
     prediction = classifier.predict_tokens([["good"] * 150])[0]
     assert prediction.tokens == ["good"] * 100
     assert prediction.attention.shape == (2, 100)
+    assert prediction.text.split() == ["good"] * 150
+    assert prediction.clipped
+    assert not classifier.predict_tokens([["good"] * 100])[0].clipped
 
 
 @pytest.mark.parametrize("wrong", [[], "good", ["good", None], None])
