@@ -1,29 +1,54 @@
-"""Pictures of a run: where the model looked, how it learned, what it confused. NumPy in; no MXNet."""
+"""Pictures of a run: where the model looked, how it learned, what it confused.
 
+NumPy in; no MXNet.
+"""
+
+import re
 from html import escape
+from itertools import chain
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
-# Readable in print, in dark mode, and to colour-blind readers: one hue that only changes in lightness, and two far apart.
+from selfatt_lib.tokens import LONGEST_WORD
+
+# Readable in print, in dark mode, and to colour-blind readers: one hue that only
+# changes in lightness, and two far apart.
 SEQUENTIAL = "Blues"
 TRAIN, HELD_OUT = "#0072B2", "#D55E00"
 
-# A word is a box of its own: characters that turn the direction of writing stay within it, which even isolation does not see to.
+# Words keep the colour of the text around them, which is not known here: dark on
+# light, or light on dark. A ground with this much of the orange in it is at least 4.5:1
+# from either, in the themes that the tests go through.
+STRONGEST = 0.54
+
+# A word is a box of its own, and so is a token in it: characters that turn the
+# direction of writing stay within it, which even isolation does not see to. No line
+# breaks in a box unless it is wider than a line.
 STYLE = """
-.selfatt { line-height: 1.9; max-width: 46em; }
-body > .selfatt { font-family: Georgia, 'Times New Roman', serif; margin: 0 auto; padding: 0 1em; }
-.selfatt article { margin: 1.6em 0; padding-bottom: 1em; border-bottom: 1px solid rgba(128, 128, 128, .35); }
-.selfatt h1, .selfatt .note { font: 600 1.4em/1.6 system-ui, sans-serif; margin: .7em 0 .3em; }
+.selfatt { line-height: 1.9; max-width: 46em; padding: 0 .1em; }
+.selfatt article { margin: 1.6em 0; padding-bottom: 1em;
+  border-bottom: 1px solid rgba(128, 128, 128, .35); }
+.selfatt h1, .selfatt .note { font: 600 1.4em/1.6 system-ui, sans-serif;
+  margin: .7em 0 .3em; }
 .selfatt .note { font-size: .85em; font-weight: 400; opacity: .75; }
-.selfatt h2, .selfatt .hop, .selfatt summary { color: inherit; font: 600 .85em/1.6 system-ui, sans-serif; margin: 0 0 .3em; }
-.selfatt .hop { font-weight: 400; opacity: .75; margin-right: .6em; }
-.selfatt p { margin: .2em 0; }
-.selfatt mark { color: inherit; background: rgba(230, 126, 0, var(--a)); border-radius: .2em; padding: .1em .12em;
-  display: inline-block; line-height: normal; }
+.selfatt h2, .selfatt .hop, .selfatt summary { color: inherit;
+  font: 600 .85em/1.6 system-ui, sans-serif; margin: 0 0 .3em; }
+.selfatt .hop { font-weight: 400; opacity: .75; margin-right: .4em; }
+.selfatt p { margin: .2em 0; white-space: pre-line; }
+.selfatt mark, .selfatt .word, .selfatt .unread span { display: inline-block;
+  line-height: normal; max-width: 100%; overflow-wrap: anywhere; }
+.selfatt mark { color: inherit; background: rgba(225, 100, 0, var(--a));
+  border-radius: .2em; padding: .1em; margin: 0 -.1em; }
+.selfatt .word mark:not(:first-child) { border-top-left-radius: 0;
+  border-bottom-left-radius: 0; padding-left: 0; margin-left: 0; }
+.selfatt .word mark:not(:last-child) { border-top-right-radius: 0;
+  border-bottom-right-radius: 0; padding-right: 0; margin-right: 0; }
 .selfatt mark.unknown { text-decoration: underline dotted; }
-@media print { .selfatt mark { -webkit-print-color-adjust: exact; print-color-adjust: exact; } }
+.selfatt .unread { opacity: .7; }
+@media print { .selfatt mark { -webkit-print-color-adjust: exact;
+  print-color-adjust: exact; } }
 """
 
 PAGE = """<!DOCTYPE html>
@@ -33,11 +58,20 @@ PAGE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
+<style>
+:root {{ background: #fff; color: #222832; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ background: #14181e; color: #ced6dd; }}
+}}
+body {{ margin: 0 auto; max-width: 46em; padding: 0 1em; }}
+.selfatt {{ font-family: Georgia, 'Times New Roman', serif; }}
+</style>
 </head>
 <body>
 <header class="selfatt"><h1>{title}</h1>
-<p class="note">The stronger its colour, the more attention a word got, summed over the hops; point at it for the number. Underlined: not in
-the model's vocabulary.</p></header>
+<p class="note">The stronger its colour, the more attention a word got, summed over \
+the hops; point at it for the number. Underlined: not in the model's vocabulary.</p>
+</header>
 {body}
 </body>
 </html>
@@ -100,7 +134,8 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
     Parameters
     ----------
     predictions : list of Prediction
-        Anything with ``stars``, ``probabilities``, ``tokens``, ``known`` and ``attention``.
+        Anything with ``stars``, ``probabilities``, ``text``, ``tokens``, ``known``,
+        ``attention`` and ``clipped``.
     stars : sequence of int, optional
         The stars that the reviewers gave.
     title : str
@@ -110,7 +145,9 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
     Returns
     -------
     str
-        HTML without scripts and without anything to fetch. Every text in it is escaped; half a character becomes a question mark.
+        HTML without scripts and without anything to fetch. The reviews stand in it as
+        they were written, what the model did not read in grey. Every text in it is
+        escaped; half a character becomes a question mark.
     """
     articles = []
     for prediction, star in zip(
@@ -119,12 +156,15 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
         given = "" if star is None else f" · given: {_stars(star)}"
         probability = prediction.probabilities[prediction.stars - 1]
         hops = "".join(
-            f'<p><span class="hop">hop {hop}</span>{_shaded(prediction, weights)}</p>'
+            f'<p><span class="hop">hop {hop}</span> '
+            f"{_shaded(prediction, weights, '[…]')}</p>"
             for hop, weights in enumerate(prediction.attention, 1)
         )
         articles.append(
-            f"<article><h2>predicted: {_stars(prediction.stars)} with probability {probability:.2f}{given}</h2>"
+            f"<article><h2>predicted: {_stars(prediction.stars)} "
+            f"with probability {probability:.2f}{given}</h2>"
             f"<p>{_shaded(prediction, prediction.attention.sum(axis=0))}</p>"
+            f"{_note(prediction)}"
             f"<details><summary>hop by hop</summary>{hops}</details></article>"
         )
     body = f'<style>{STYLE}</style><div class="selfatt">{"".join(articles)}</div>'
@@ -135,20 +175,86 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
 
 def _stars(stars):
     stars = int(stars)
+    label = f'role="img" aria-label="{stars} of 5 stars"'
+    return f"<span {label}>{'★' * stars}{'☆' * (5 - stars)}</span>"
+
+
+def _note(prediction):
+    if not prediction.clipped:
+        return ""
+    count = len(prediction.tokens)
     return (
-        f'<span aria-label="{stars} of 5 stars">{"★" * stars}{"☆" * (5 - stars)}</span>'
+        f'<p class="note">Grey: not read. The model read {count} token'
+        f"{'s' * (count != 1)}, and at most {LONGEST_WORD} characters of a word.</p>"
     )
 
 
-def _shaded(prediction, weights):
-    """Mark each token, the one with the most weight strongest."""
+def _shaded(prediction, weights, unread=None):
+    """Return the text with each token shaded, the one with the most weight strongest.
+
+    What was not read is replaced by `unread`, if that is given.
+    """
+    text = prediction.text
     shades = np.asarray(weights) / max(float(np.max(weights)), 1e-12)
-    return " ".join(
-        f'<mark{"" if known else " class=unknown"} style="--a:{0.8 * shade:.2f}" title="{weight:.3f}">{escape(token)}</mark>'
-        for token, known, shade, weight in zip(
-            prediction.tokens, prediction.known, shades, weights
+    html, word, end = [], [], 0
+    for (start, stop), known, shade, weight in zip(
+        _spans(text, prediction.tokens), prediction.known, shades, weights
+    ):
+        if end < start:
+            html += [_word(word), _between(text[end:start], unread)]
+            word = []
+        word.append(
+            f"<mark{'' if known else ' class=unknown'} "
+            f'style="--a:{STRONGEST * shade:.2f}" title="{weight:.3f}">'
+            f"{escape(text[start:stop])}</mark>"
         )
+        end = stop
+    html += [_word(word), _between(text[end:], unread)]
+    return "".join(html).strip()
+
+
+def _spans(text, tokens):
+    """Yield where each token stands in its text.
+
+    The characters of the tokens are those of the text that are no white space, one
+    after the other, but for the end of a very long word.
+    """
+    longest = max(LONGEST_WORD, *map(len, tokens))  # a user's own token is read whole
+    words = (range(*word.span())[:longest] for word in re.finditer(r"\S+", text))
+    read = chain.from_iterable(words)
+    for token in map("".join, map(str.split, tokens)):
+        places, size = [], 0
+        while size < len(token):
+            places.append(next(read))
+            letter = text[places[-1]]
+            # in lower case, "İ" is two characters
+            size += 1 if letter == token[size] else len(letter.lower())
+        yield places[0], places[-1] + 1
+
+
+def _word(marks):
+    html = "".join(marks)
+    return html if len(marks) < 2 else f'<span class="word">{html}</span>'
+
+
+def _between(text, unread):
+    """Return what stands between two tokens: white space, or what was not read."""
+    rest = text.strip()
+    if not rest:
+        return _space(text)
+    before, _, after = text.partition(rest)
+    parts = re.split(r"(\s+)", unread or f"[not read: {rest}]")
+    boxes = "".join(
+        _space(part) if part.isspace() else f"<span>{escape(part)}</span>"
+        for part in parts
     )
+    return f'{_space(before)}<span class="unread">{boxes}</span>{_space(after)}'
+
+
+def _space(text):
+    """Return a space, or a line break or two where the text has such."""
+    breaks = len(f"{text}.".splitlines()) - 1
+    return "\n" * min(breaks, 2) or " " * bool(text)
 
 
 def plot_history(history):

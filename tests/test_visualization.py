@@ -7,8 +7,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from accessibility import find
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from selfatt_lib.tokens import LONGEST_WORD, tokenize
 from selfatt_lib.visualization import (
+    STRONGEST,
+    _spans,
     attention_heatmap,
     attention_html,
     plot_confusion,
@@ -22,14 +28,16 @@ def close_figures():
     plt.close("all")
 
 
-def make_prediction(tokens):
+def make_prediction(tokens, text=None, clipped=False):
     attention = np.array(
         [np.linspace(1, 3, len(tokens)), np.linspace(3, 1, len(tokens))]
     )
     return SimpleNamespace(
         stars=4,
         probabilities=np.array([0.05, 0.05, 0.1, 0.6, 0.2]),
+        text=" ".join(tokens) if text is None else text,
         tokens=tokens,
+        clipped=clipped,
         known=np.array([token != "qqzzx" for token in tokens]),
         attention=attention / attention.sum(axis=1, keepdims=True),
     )
@@ -107,7 +115,137 @@ def test_the_strongest_colour_is_the_one_with_most_attention():
         if tag == "mark"
     ][3:6]
     assert shades == sorted(shades)
-    assert shades[0] < shades[-1]
+    assert shades[0] < shades[-1] == STRONGEST
+
+
+def open_review(browser, tmp_path, text, tokens, width=1280, **given):
+    """Open a page of one review; return it and the paragraph of its summed attention."""
+    html = attention_html([make_prediction(tokens, text, **given)])
+    page, _ = open_in(browser, html, tmp_path / "page.html")
+    page.set_viewport_size({"width": width, "height": 800})
+    return page, page.locator("p:has(mark)").first
+
+
+def test_a_review_is_shown_as_it_was_written(browser, tmp_path):
+    text = "  Can't say  it's BAD (2nd gen.),\n\n\n\nİSTANBUL ΟΔΟΣ!\r\nI'd buy\tit  "
+    tokens = tokenize(text)
+    page, review = open_review(browser, tmp_path, text, tokens)
+    shown = "Can't say it's BAD (2nd gen.),\n\nİSTANBUL ΟΔΟΣ!\nI'd buy it"
+    assert review.text_content() == review.inner_text() == shown
+    marks = review.locator("mark").all_text_contents()
+    assert [mark.lower() for mark in marks] == tokens
+    assert page.locator(".unread, .note:has-text('not read')").count() == 0
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 90])
+def test_no_line_breaks_within_a_word(width, browser, tmp_path):
+    text = "I can't, don't won't (well) gimme"
+    tokens = [tokenize(word) for word in text.split()]
+    page, review = open_review(browser, tmp_path, text, tokenize(text), width)
+    code = "all => all.map(mark => mark.getBoundingClientRect().toJSON())"
+    boxes = iter(review.locator("mark").evaluate_all(code))
+    lines = set()
+    for parts in tokens:
+        first, *others = [next(boxes) for _ in parts]
+        lines.add(first["top"])
+        for box in others:
+            assert box["top"] == first["top"]
+            assert box["left"] == pytest.approx(first["right"], abs=0.1)
+            first = box
+    assert (len(lines) > 1) == (width == 90)
+    page.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 299, "good " * 40, f"{'good ' * 10}{'x' * 500}"]
+)
+def test_a_page_is_as_wide_as_a_phone(text, browser, tmp_path):
+    page, _ = open_review(browser, tmp_path, text, tokenize(text), 320, clipped=True)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width == 320
+    page.close()
+
+
+def test_the_end_that_was_not_read_is_grey_and_called_so():
+    text = "It isn't good\nand in the <b>end</b> it's awful."
+    html = attention_html([make_prediction(["it", "is", "n't"], text, clipped=True)])
+    page = Page(html)
+    shown = "".join(page.text)
+    assert "It isn't [not read: good\nand in the <b>end</b> it's awful.]" in shown
+    assert "Grey: not read. The model read 3 tokens, and at most 300 char" in shown
+    assert shown.count("It isn't [not read: good") == 1
+    assert shown.count("It isn't […]") == 2  # hop by hop
+
+
+def test_a_text_clipped_within_a_word_says_where():
+    html = attention_html([make_prediction(["ca"], "Can't read", clipped=True)])
+    shown = "".join(Page(html).text)
+    assert "Ca[not read: n't read]" in shown
+    assert "The model read 1 token, and" in shown
+
+
+def test_the_end_of_a_very_long_word_is_called_not_read():
+    text = f"{'a' * LONGEST_WORD}aaa a{'b' * 400} a"
+    html = attention_html([make_prediction(tokenize(text), text, clipped=True)])
+    read = ["a" * LONGEST_WORD, f"a{'b' * (LONGEST_WORD - 1)}", "a"]
+    shown = f"{read[0]}[not read: aaa] {read[1]}[not read: {'b' * 101}] a"
+    assert shown in "".join(Page(html).text)
+    assert [text for text in Page(html).text if text in read] == read * 3
+
+
+PARTS = ["\u0130", "can't", ":)", ": )", "(a.b-c)", " ", "\n", "\u03a3"]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.characters(exclude_categories=["Cs"]) | st.sampled_from(PARTS)),
+    st.sampled_from([3, 100]),
+    st.booleans(),
+)
+def test_every_token_of_any_text_is_found_in_it(parts, max_tokens, lower):
+    text = "".join(parts)
+    tokens = tokenize(text, max_tokens, lower)
+    if tokens:
+        spans = list(_spans(text, tokens))
+        found = ["".join(text[start:end].split()) for start, end in spans]
+        assert [each.lower() if lower else each for each in found] == tokens
+        assert spans == sorted(spans)
+
+
+# Grounds and texts: this page's own and the book's, Jupyter's, VS Code's and Colab's.
+THEMES = [
+    ("#ffffff", "#222832"),
+    ("#14181e", "#ced6dd"),
+    ("#ffffff", "rgba(0, 0, 0, .87)"),
+    ("#111111", "rgba(255, 255, 255, .87)"),
+    ("#ffffff", "#3b3b3b"),
+    ("#1f1f1f", "#cccccc"),
+    ("#383838", "#e3e3e3"),
+]
+TEXT = "It isn't all bad, it's dull and far too long for me"
+CLIPPED = make_prediction(tokenize(TEXT, 12), TEXT, clipped=True)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_can_be_read_in_either_scheme(scheme, browser, tmp_path):
+    html = attention_html([CLIPPED] * 2, stars=[4, 1])
+    page, _ = open_in(browser, html, tmp_path / "page.html")
+    page.emulate_media(color_scheme=scheme)
+    assert find(page) == []
+    page.close()
+
+
+@pytest.mark.parametrize(("ground", "color"), THEMES)
+def test_a_notebook_can_be_read_in_any_theme(ground, color, browser, tmp_path):
+    style = f"background: {ground}; color: {color}"
+    html = attention_html([CLIPPED], page=False)
+    html = (
+        f'<!DOCTYPE html><html lang="en"><title>a</title><body style="{style}">{html}'
+    )
+    page, _ = open_in(browser, html, tmp_path / "page.html")
+    assert find(page) == []
+    page.close()
 
 
 def test_reviews_cannot_bring_markup_into_the_page():
@@ -182,13 +320,16 @@ def test_a_browser_shows_a_hostile_title_as_text(browser, tmp_path):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_browser_shows_a_hostile_review_as_text(whole, browser, tmp_path):
-    html = attention_html([make_prediction(HOSTILE)], page=whole)
+    text = " ".join(HOSTILE * 2)
+    html = attention_html([make_prediction(HOSTILE, text, clipped=True)], page=whole)
     if not whole:  # as a notebook's page has it
         html = f'<!DOCTYPE html><meta charset="utf-8"><div>{html}</div>'
     page, deeds = open_in(browser, html, tmp_path / "page.html")
     page.locator("*").evaluate_all(TOUCH)
     shown = page.locator("mark").all_text_contents()
     assert shown == HOSTILE * 3  # summed, and for each of two hops
+    (unread,) = page.locator(".unread:has-text('not read')").all_text_contents()
+    assert unread == f"[not read: {' '.join(HOSTILE)}]"
     assert page.locator("script, img, svg, iframe, a, link").count() == 0
     assert page.evaluate("window.owned") is None
     assert page.evaluate("document.title") == (
@@ -209,13 +350,13 @@ def test_a_browser_shows_a_hostile_review_as_text(whole, browser, tmp_path):
     ],
 )
 def test_a_word_from_right_to_left_leaves_the_others_in_place(token, browser, tmp_path):
-    words = ["abc", token, "ghi", "jkl", token, "mno"]
-    html = attention_html([make_prediction(words)])
-    page, _ = open_in(browser, html, tmp_path / "page.html")
-    left = page.locator("p:has(mark) >> nth=0 >> mark").evaluate_all(
-        "all => all.map(mark => mark.getBoundingClientRect().left)"
+    tokens = ["abc", token, "ghi", "jkl", token, "mno"]
+    text = f"abc {token} ghi jkl{token}mno {token} pqr"
+    page, review = open_review(browser, tmp_path, text, tokens, clipped=True)
+    left = review.locator("mark, .unread span").evaluate_all(
+        "all => all.map(box => box.getBoundingClientRect().left)"
     )
-    assert len(left) == 6
+    assert len(left) == 6 + len(["[not", "read:", token, "pqr]"])
     assert left == sorted(left)
     page.close()
 
