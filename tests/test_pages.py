@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from accessibility import find
 from bs4 import BeautifulSoup
 from servers import serve
 
@@ -244,42 +245,26 @@ def test_every_solution_is_folded_until_its_button_is_clicked(visit):
     assert too_wide(visit.page) == []
 
 
-CONTRASTS = """all => {
-    const context = new OffscreenCanvas(1, 1).getContext("2d");
-    const paint = colour => {
-        context.fillStyle = colour;
-        context.fillRect(0, 0, 1, 1);
-        const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map(
-            c => c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4
-        );
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    return all.map(element => {
-        const behind = [];
-        for (let e = element; e; e = e.parentElement)
-            behind.unshift(getComputedStyle(e).backgroundColor);
-        const ground = behind.map(paint).at(-1);
-        const text = paint(getComputedStyle(element).color);
-        return [
-            (Math.max(ground, text) + 0.05) / (Math.min(ground, text) + 0.05),
-            element.textContent,
-        ];
-    });
-}"""
+# What axe-core finds in the HTML of others, by rule and selector
+THEIRS = [
+    # docutils gives each work a role that a later edition of ARIA does without
+    ("aria-deprecated-role", "div.citation[role=doc-biblioentry]"),
+    # docutils calls a bibliography a list, whose members then are no list items
+    ("aria-required-children", "div.citation-list[role=list]"),
+    # the theme: white on orange, on narrow pages, after scrolling
+    ("color-contrast", "#pst-back-to-top"),
+]
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
-def test_text_can_be_read_in_either_theme(visit, theme):
+def test_axe_finds_nothing_in_either_theme(visit, theme):
     shown = visit.page.locator("html")
     for _ in range(3):  # the button goes through system, light and dark
         visit.page.locator(".article-header-buttons .theme-switch-button").click()
         if shown.get_attribute("data-mode") == theme:
             break
     assert shown.get_attribute("data-theme") == theme
-    text = visit.page.locator("main").locator("p, li, td, th, h1, h2, h3")
-    contrasts = text.evaluate_all(CONTRASTS)
-    assert contrasts
-    assert [(ratio, words) for ratio, words in contrasts if ratio < 4.5] == []
+    assert find(visit.page, THEIRS) == []
 
 
 def test_a_search_finds_pages(browser, site):
