@@ -41,10 +41,8 @@ STYLE = """
   line-height: normal; max-width: 100%; overflow-wrap: anywhere; }
 .selfatt mark { color: inherit; background: rgba(225, 100, 0, var(--a));
   border-radius: .2em; padding: .1em; margin: 0 -.1em; }
-.selfatt .word mark:not(:first-child) { border-top-left-radius: 0;
-  border-bottom-left-radius: 0; padding-left: 0; margin-left: 0; }
-.selfatt .word mark:not(:last-child) { border-top-right-radius: 0;
-  border-bottom-right-radius: 0; padding-right: 0; margin-right: 0; }
+.selfatt .word mark:not(:first-child) { padding-left: 0; margin-left: 0; }
+.selfatt .word mark:not(:last-child) { padding-right: 0; margin-right: 0; }
 .selfatt mark.unknown { text-decoration: underline dotted; }
 .selfatt .unread { opacity: .7; }
 @media print { .selfatt mark { -webkit-print-color-adjust: exact;
