@@ -38,7 +38,7 @@ book: setup  ## render the book; warnings are errors
 	@$(BIN)/jupyter-book build . -W -n --keep-going
 
 notebooks: setup  ## run every chapter and store its outputs (CHAPTERS=book/penalty.ipynb for that one)
-	@$(BIN)/python tools/reproducibly.py $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False --NotebookClient.coalesce_streams=True $(ARGS) $(CHAPTERS)
+	@$(BIN)/python tools/reproducibly.py $(BIN)/jupyter nbconvert --to notebook --execute --inplace --coalesce-streams --ExecutePreprocessor.record_timing=False $(ARGS) $(CHAPTERS)
 
 bench: setup  ## measure speed side by side: benchmarks/results.json (ARGS="step epoch" for some questions, ARGS=--quick for a trial)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -21,6 +21,8 @@ def one_sentence():
     """Turn the library's errors into the command's."""
     try:
         yield
+    except BrokenPipeError:  # `| head` has read enough
+        raise
     except (
         ImportError,
         MemoryError,
@@ -231,10 +233,11 @@ def predict(run, texts, as_json):
 
 def _answers(classifier):
     """Yield each line of standard input with its prediction, a few at a time."""
-    stream = click.get_binary_stream("stdin")
-    if stream.isatty():
+    if sys.stdin is None:
+        raise ValueError("no text was given, and standard input is closed")
+    if sys.stdin.isatty():
         click.echo("One text a line; Ctrl-D ends.", err=True)
-    for lines in _lines(stream):
+    for lines in _lines(sys.stdin.buffer):
         yield from zip(lines, classifier.predict(lines, on_invalid="skip"))
 
 

@@ -80,6 +80,14 @@ def test_a_line_is_answered_before_the_next_one_comes(trained):
         process.communicate()
 
 
+def test_a_reader_that_has_enough_ends_it_without_a_word(trained):
+    selfatt = Path(sys.executable).with_name("selfatt")
+    command = f"yes superb | {selfatt} predict {trained.run.path} | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.endswith("superb\n")
+    assert done.stderr == ""
+
+
 def test_a_text_that_looks_like_an_option_or_a_file_gets_a_hint(trained, tmp_path):
     failed = run("predict", trained.run.path, "-5 stars")
     assert failed.exit_code == 2

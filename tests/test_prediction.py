@@ -146,6 +146,31 @@ def test_a_blank_text_is_refused_with_its_place(classifier):
         classifier.predict(["good", " "])
 
 
+def test_invalid_texts_are_skipped_on_request_and_the_others_are_as_without_them(
+    classifier,
+):
+    texts = [
+        "superb film",
+        None,
+        "",
+        "awful",
+        float("nan"),
+        " \t",
+        "half \ud800",
+        "good",
+    ]
+    found = classifier.predict(texts, on_invalid="skip")
+    assert [p and p.text for p in found] == [
+        *("superb film", None, None, "awful", None, None, None, "good")
+    ]
+    valid = classifier.predict(["superb film", "awful", "good"])
+    for one, other in zip(filter(None, found), valid):
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+    assert classifier.predict([None], on_invalid="skip") == [None]
+    with pytest.raises(ValueError, match="on_invalid must be 'raise' or 'skip'; got"):
+        classifier.predict(texts, on_invalid="ignore")
+
+
 def test_a_single_string_is_refused(classifier):
     with pytest.raises(TypeError, match=r"predict\(\[text\]\)"):
         classifier.predict("good")

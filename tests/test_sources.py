@@ -46,6 +46,7 @@ def test_a_chapter_finds_the_same_files_in_whatever_folder_it_is_opened(
     tmp_path, monkeypatch
 ):
     """Editors open it in its own. Outside a checkout, a folder may be named book too."""
+    monkeypatch.delenv("SELFATT_CHAPTERS")  # of these tests
     checkout = tmp_path / "checkout"
     for folder in ("checkout/book", "checkout/selfatt_lib", "elsewhere/book"):
         (tmp_path / folder).mkdir(parents=True)

@@ -7,12 +7,15 @@ so all processors use the routines of one, and two threads, also where they have
 
 import os
 import sys
+from pathlib import Path
 
 SETTLED = {
     "OPENBLAS_CORETYPE": "Haswell",  # NumPy's, SciPy's and MXNet's matrix products
     "DNNL_MAX_CPU_ISA": "AVX2",  # MXNet's other operators
     "OMP_NUM_THREADS": "2",
     "TQDM_DISABLE": "1",  # progress bars
+    # where the chapters' runs are, apart from those of `make train`
+    "SELFATT_CHAPTERS": str(Path(__file__).parents[1].resolve() / "build/chapters"),
 }
 
 
