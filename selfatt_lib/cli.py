@@ -351,9 +351,9 @@ def _table(metrics):
         ("TF-IDF + logistic regression", "tfidf_"),
         ("always the commonest star", "majority_"),
     ):
-        lines.append(
-            f"  {name:<46}{metrics[prefix + 'accuracy']:8.3f}{metrics[prefix + 'weighted_f1']:13.3f}"
-        )
+        if prefix + "accuracy" in metrics:
+            accuracy, f1 = (metrics[prefix + s] for s in ("accuracy", "weighted_f1"))
+            lines.append(f"  {name:<46}{accuracy:8.3f}{f1:13.3f}")
     lines.append(
         f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was the best; "
         f"{metrics['seconds']:.0f} s of training on {metrics['device']}, seed {metrics['seed']}"

@@ -181,6 +181,7 @@ class TrainingConfig:
     loss; `patience` stops when so many epochs have passed since the best; `batch_size`, `num_buckets`, `bucket_ratio` as in
     `Batches`.
 
+    `tfidf` is whether that baseline is computed (see `baselines`);
     `device` as in `choose_devices`; `run_dir` is the folder for the results; `resume` goes on with the run that lies there.
 
     NumPy's numbers and pathlib's paths are taken for what they are, and so is a text that
@@ -240,6 +241,7 @@ class TrainingConfig:
         "a whole number from 0 to 2**31 - 1",
         lambda value: type(value) is int and 0 <= value < 2**31,
     )
+    tfidf: bool = _flag(True)
     device: str = _text("auto")
     run_dir: str = _text("runs/quick")
     resume: bool = _flag(False)
@@ -377,7 +379,7 @@ class RunDirectory:
 
     # These may differ between a run and its continuation, and the second between a run
     # and its continuation but not between equal runs.
-    NOT_COMPARED = ("resume", "run_dir", "device")
+    NOT_COMPARED = ("resume", "run_dir", "device", "tfidf")
     EXTENDED = ("epochs", "patience")
     FILES = frozenset(
         [
@@ -1232,45 +1234,52 @@ def _best(history):
 
 # Punctuation counts, as it does for the model.
 TERMS = {"ngram_range": (1, 2), "token_pattern": r"\w+|[^\w\s]"}
-NUM_TERMS = 50_000  # so that half a million long reviews fit into memory
+NUM_TERMS = 50_000
+# Counting all pairs of words of more reviews would take gigabytes.
+COUNTED_REVIEWS = 50_000
 
 
 def _commonest_terms(reviews):
-    """Return words and pairs of words. Of equally common ones, scikit-learn's ``max_features`` keeps others on other processors."""
+    """Return words and pairs of words.
+
+    Of equally common ones, scikit-learn's ``max_features`` keeps others on other
+    processors.
+    """
     counter = CountVectorizer(**TERMS)
-    counts = np.asarray(counter.fit_transform(reviews["text"]).sum(axis=0))[0]
+    counted = counter.fit_transform(reviews["text"].iloc[:COUNTED_REVIEWS])
+    counts = np.asarray(counted.sum(axis=0))[0]
     commonest = np.argsort(-counts, kind="stable")[:NUM_TERMS]
     return counter.get_feature_names_out()[commonest]
 
 
-def baselines(train_reviews, valid_reviews):
+def baselines(train_reviews, valid_reviews, tfidf=True):
     """Score what any model has to beat, on the same held-out reviews.
 
     Parameters
     ----------
     train_reviews, valid_reviews : DataFrame
         With ``text`` and ``stars``.
+    tfidf : bool, default True
+        False leaves it out.
 
     Returns
     -------
     dict
-        ``majority`` (always the commonest star of the training reviews) and ``tfidf`` (logistic regression on TF-IDF of one and
-        two words), each a dict from `scores`.
+        ``majority`` (always the commonest star of the training reviews) and ``tfidf``
+        (logistic regression on TF-IDF of one and two words, the commonest 50 000 of the
+        first 50 000 reviews), each a dict from `scores`.
     """
     stars = train_reviews["stars"]
-    if stars.nunique() == 1:  # nothing to regress
-        tfidf = DummyClassifier()
-    else:
+    classifiers = {"majority": DummyClassifier()}
+    if tfidf and stars.nunique() == 1:  # nothing to regress
+        classifiers["tfidf"] = DummyClassifier()
+    elif tfidf:
         terms = TfidfVectorizer(**TERMS, vocabulary=_commonest_terms(train_reviews))
         # Newton's method ends so near the optimum that every machine predicts the same.
         regression = LogisticRegression(C=3, solver="newton-cg", tol=1e-8)
-        tfidf = make_pipeline(terms, regression)
+        classifiers["tfidf"] = make_pipeline(terms, regression)
     found = {}
-    for name, classifier in tqdm(
-        {"majority": DummyClassifier(), "tfidf": tfidf}.items(),
-        desc="baselines",
-        leave=False,
-    ):
+    for name, classifier in tqdm(classifiers.items(), desc="baselines", leave=False):
         classifier.fit(train_reviews["text"].tolist(), stars)
         found[name] = scores(
             valid_reviews["stars"], classifier.predict(valid_reviews["text"].tolist())
@@ -1279,9 +1288,12 @@ def baselines(train_reviews, valid_reviews):
 
 
 def write_metrics(
-    run, history, stars, predictions, baseline_scores, train_size, devices
+    run, history, stars, predictions, train_size, devices, baseline_scores=None
 ):
     """Write ``metrics.json`` and return it. The run is finished then.
+
+    Called once as soon as the model is trained, and again with the scores of the
+    baselines, which may take long and much memory. Then others may have the folder.
 
     Parameters
     ----------
@@ -1290,10 +1302,10 @@ def write_metrics(
         From `train`.
     stars, predictions : ndarray of int, shape (valid_size,)
         Of the best epoch.
-    baseline_scores : dict
-        From `baselines`.
     train_size : int
     devices : list of mxnet.Context
+    baseline_scores : dict, optional
+        From `baselines`.
 
     Returns
     -------
@@ -1304,7 +1316,7 @@ def write_metrics(
     metrics["confusion_matrix"] = confusion_matrix(
         stars, predictions, labels=STARS
     ).tolist()
-    for name, values in baseline_scores.items():
+    for name, values in (baseline_scores or {}).items():
         metrics |= {f"{name}_{score}": value for score, value in values.items()}
     metrics |= {
         "epochs": len(history),
@@ -1317,7 +1329,8 @@ def write_metrics(
     }
     write_text(run.path / "metrics.json", json.dumps(metrics, indent=2))
     run.drop_equal_copy()
-    run.release()
+    if baseline_scores is not None:
+        run.release()
     return metrics
 
 
@@ -1343,13 +1356,7 @@ def fit(config, corpus=None):
     run.begin(corpus.vocab, corpus.train_reviews, corpus.valid_reviews)
     history = train(run, model, objective, corpus.train_batches, corpus.valid_batches)
     _, stars, predictions = evaluate(model, corpus.valid_batches, objective)
-    baseline_scores = baselines(corpus.train_reviews, corpus.valid_reviews)
-    return write_metrics(
-        run,
-        history,
-        stars,
-        predictions,
-        baseline_scores,
-        len(corpus.train_reviews),
-        devices,
-    )
+    results = run, history, stars, predictions, len(corpus.train_reviews), devices
+    write_metrics(*results)
+    found = baselines(corpus.train_reviews, corpus.valid_reviews, config.tfidf)
+    return write_metrics(*results, found)

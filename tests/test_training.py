@@ -910,9 +910,9 @@ def finish(prepared):
         prepared.history,
         stars,
         predictions,
-        found,
         len(prepared.train_reviews),
         prepared.devices,
+        found,
     )
 
 
@@ -1125,7 +1125,7 @@ def test_the_metrics_are_those_of_the_best_epoch_and_rows_are_given_stars(tmp_pa
     given, predicted = np.array([1, 1, 2, 5]), np.array([1, 3, 3, 4])
     found = baselines(prepared.train_reviews, prepared.valid_reviews)
     metrics = write_metrics(
-        prepared.run, history, given, predicted, found, 60, prepared.devices
+        prepared.run, history, given, predicted, 60, prepared.devices, found
     )
     assert (metrics["best_epoch"], metrics["epochs"], metrics["seconds"]) == (2, 3, 7.0)
     assert metrics["confusion_matrix"] == [
@@ -1149,6 +1149,41 @@ def test_the_baselines_are_what_they_say():
     # it learns from the training reviews alone
     misled = baselines(train, valid.assign(stars=6 - valid["stars"]))
     assert misled["tfidf"]["accuracy"] < 0.5
+
+
+def test_a_trained_run_is_finished_even_if_the_baselines_die(tmp_path, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(training, "baselines", no_memory)
+    config = TrainingConfig(**SMALL | {"epochs": 1}, run_dir=str(tmp_path / "run"))
+    corpus = training.prepare(config, make_reviews(100))
+    with pytest.raises(MemoryError):
+        training.fit(config, corpus)
+    assert RunDirectory(config).is_finished()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "accuracy" in metrics
+    assert "tfidf_accuracy" not in metrics
+
+
+def test_the_linear_baseline_can_be_left_out(tmp_path):
+    config = TrainingConfig(
+        **SMALL | {"epochs": 1}, tfidf=False, run_dir=str(tmp_path / "run")
+    )
+    metrics = training.fit(config, training.prepare(config, make_reviews(100)))
+    assert "majority_accuracy" in metrics
+    assert "tfidf_accuracy" not in metrics
+
+
+def test_the_terms_of_a_large_corpus_are_those_of_its_first_reviews(monkeypatch):
+    monkeypatch.setattr(training, "COUNTED_REVIEWS", 2)
+    reviews = pd.DataFrame({"text": ["good film", "bad", "never counted"]})
+    assert set(training._commonest_terms(reviews)) == {
+        "good",
+        "film",
+        "good film",
+        "bad",
+    }
 
 
 def test_the_baselines_take_reviews_of_one_star_and_without_letters():
