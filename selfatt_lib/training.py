@@ -543,6 +543,7 @@ class RunDirectory:
             equal, _, _ = filecmp.cmpfiles(self.aside, self.path, arrays, shallow=False)
             if equal == arrays:
                 shutil.rmtree(self.aside)
+                self.aside = None
 
     def read(self, name):
         """Return the content of a JSON file of the run: a dict. Raises ValueError if it is damaged."""

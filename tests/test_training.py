@@ -904,16 +904,11 @@ def finish(prepared):
     _, stars, predictions = evaluate(
         prepared.model, prepared.valid_batches, prepared.objective
     )
+    results = prepared.run, prepared.history, stars, predictions
+    results += len(prepared.train_reviews), prepared.devices
+    write_metrics(*results)
     found = baselines(prepared.train_reviews, prepared.valid_reviews)
-    return write_metrics(
-        prepared.run,
-        prepared.history,
-        stars,
-        predictions,
-        len(prepared.train_reviews),
-        prepared.devices,
-        found,
-    )
+    return write_metrics(*results, found)
 
 
 def test_an_earlier_run_is_moved_aside_and_dropped_only_for_the_very_same_weights(
