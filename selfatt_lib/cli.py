@@ -97,7 +97,7 @@ def train(parameters, run, pairs, texts, files):
             go_on += ["-p", name, value]
     _run_notebook(
         directory.path,
-        {name: getattr(config, name) for name in given},
+        {name: value for name, value in vars(config).items() if name in given},
         shlex.join([*go_on, "-p", "resume", "True"]),
     )
     click.echo(_summary(config.run_dir, directory.path))

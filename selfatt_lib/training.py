@@ -117,7 +117,7 @@ def _text(default):
 WORDS = {"true": True, "false": False, "null": None, "none": None}
 
 
-def meant(parameter, value):
+def _meant(parameter, value):
     """Return the plain value that is meant by what YAML, a shell, NumPy or pathlib made.
 
     Parameters
@@ -132,7 +132,7 @@ def meant(parameter, value):
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        value = [meant(parameter, each) for each in value]
+        value = [_meant(parameter, each) for each in value]
     if isinstance(value, str) and parameter.type is not str:
         text = value.strip()
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
@@ -248,7 +248,7 @@ class TrainingConfig:
 
     def __post_init__(self):
         for parameter in fields(self):
-            value = meant(parameter, getattr(self, parameter.name))
+            value = _meant(parameter, getattr(self, parameter.name))
             object.__setattr__(self, parameter.name, value)
             if not parameter.metadata["valid"](value):
                 raise ValueError(
