@@ -1,5 +1,6 @@
 import io
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -82,7 +83,8 @@ def test_a_line_is_answered_before_the_next_one_comes(trained):
 
 def test_a_reader_that_has_enough_ends_it_without_a_word(trained):
     selfatt = Path(sys.executable).with_name("selfatt")
-    command = f"yes superb | {selfatt} predict {trained.run.path} | head -n 1"
+    command = shlex.join([str(selfatt), "predict", str(trained.run.path)])
+    command = f"yes superb | {command} | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert done.stdout.endswith("superb\n")
     assert done.stderr == ""

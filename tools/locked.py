@@ -6,7 +6,7 @@ selfatt_lib/pinned.txt, the hashes of what a hosted notebook installs in one ver
 
 import re
 import tomllib
-from importlib.metadata import metadata
+from importlib.metadata import distribution, metadata
 
 from packaging.requirements import Requirement
 from setup import LOCKS, ROOT, requirements
@@ -25,7 +25,10 @@ def wanted(*extras):
 
 
 def licence(name):
-    """Return what an installed package says of its licence: an expression, a few words, or where it is filed."""
+    """Return what an installed package says of its licence.
+
+    An expression, a few words, where it is filed, or the first line of its file.
+    """
     about = metadata(name)
     words = about["License"] or ""
     filed = [line for line in about.get_all("Classifier", []) if "License ::" in line]
@@ -33,6 +36,7 @@ def licence(name):
         about["License-Expression"]
         or (words if len(words) <= 40 and "\n" not in words else "")
         or ", ".join(line.split(" :: ")[-1] for line in filed)
+        or (distribution(name).read_text("licenses/LICENSE") or "").partition("\n")[0]
     )
 
 
