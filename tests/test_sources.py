@@ -427,6 +427,17 @@ def test_the_hub_source_is_fetched_once_from_the_clients_endpoint(tmp_path):
     assert offline.stdout == first.stdout, offline.stderr
 
 
+def test_the_hubs_new_lines_and_quotes_are_read_as_such_and_nothing_else(tmp_path):
+    kept = ["two\nlines", 'He said ""no"".', r"C:\temp\d \\ \u00e9 and\or", "end\\"]
+    texts = [r"Never!\n\nThey \"fixed\" it.\n", r"\\n \\" + '"', r" \n\n ", *kept]
+    read = ['Never!\n\nThey "fixed" it.\n', '\\\n \\"', *kept]  # the third is blank
+    table = pd.DataFrame({"label": 3, "text": texts})
+    with serve(hub(table.to_parquet())) as (address, _):
+        loaded = run_with_hub(address, tmp_path)
+    assert loaded.stdout.strip() == f"{read} {[4] * len(read)}", loaded.stderr
+    assert "1 reviews without a word were left out" in loaded.stderr
+
+
 def test_a_hub_that_does_not_answer_is_an_error_that_says_so(tmp_path):
     with serve(lambda *_: (404, {}, b"")) as (address, _):
         failed = run_with_hub(address, tmp_path)
