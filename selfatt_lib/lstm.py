@@ -11,15 +11,17 @@ below each other.
 
 import ctypes
 import math
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numba.core.compiler_lock import global_compiler_lock
 from threadpoolctl import ThreadpoolController
 
-from selfatt_lib.runtime import THREADS, mx
+from selfatt_lib.runtime import THREADS, mx, mxnet_lock
 
 # with fewer reviews in its matrix products, or smaller products, another thread costs more than it brings
 REVIEWS_WORTH_A_THREAD = 16
@@ -34,6 +36,38 @@ _compiled = njit(
 )
 _threads = ThreadPoolExecutor(THREADS)
 _one_layer_at_a_time = threading.Lock()
+
+
+def _before_fork():
+    """Wait until no thread computes or compiles, and end MXNet's threads.
+
+    fork() would end them too, but with the GIL held, and those of them that run this
+    module's functions wait for the GIL.
+    """
+    mxnet_lock.acquire()
+    try:
+        mx.nd.waitall()
+    finally:
+        mx.base._LIB._ZN5mxnet22pthread_atfork_prepareEv()  # as fork() does
+        global_compiler_lock.acquire()
+
+
+def _after_fork():
+    global_compiler_lock.release()
+    mxnet_lock.release()
+
+
+def _after_fork_in_child():
+    global _threads
+    _threads = ThreadPoolExecutor(THREADS)  # the parent's threads are not here
+    _after_fork()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork,
+    after_in_child=_after_fork_in_child,
+)
 
 # A direction is a thread; BLAS, NumPy's and SciPy's, must not start others in it.
 for _library in ThreadpoolController().select(user_api="blas").lib_controllers:

@@ -13,7 +13,7 @@ from selfatt_lib.data import Batches, TokenizedTexts, locate, tokenize_all
 from selfatt_lib.data.sources import is_unicode
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM
 from selfatt_lib.params import check_layout, read_json
-from selfatt_lib.runtime import choose_devices, choose_threads, mx, nlp
+from selfatt_lib.runtime import choose_devices, choose_threads, mx, mxnet_lock, nlp
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Prediction:
 
 
 class Classifier:
-    """A trained model with its vocabulary.
+    """A trained model with its vocabulary. Threads and forked processes may share it.
 
     Examples
     --------
@@ -91,7 +91,8 @@ class Classifier:
         try:
             settings, max_tokens, lower, words, run = _read_config(config)
             vocab = _read_vocab(vocab, settings["vocab_size"], words)
-            model = _read_model(params, settings, run, device)
+            with mxnet_lock:
+                model = _read_model(params, settings, run, device)
         except ValueError as error:
             raise ValueError(
                 f"the run in {str(run_dir)!r} is damaged: {error}. Copy the whole of it again, or train it anew."
@@ -196,14 +197,12 @@ class Classifier:
         batches = Batches(tokenized, np.ones(len(texts)), self.vocab, batch_size)
         predictions = [None] * len(texts)
         # one review needs no buckets, and they would cost it time
-        for numbers in batches.sampler() if len(texts) > 1 else [[0]]:
-            ids, valid_length = (
-                mx.nd.from_numpy(array).as_in_context(self.device)
-                for array in batches.assemble(numbers)[:2]
-            )
-            logits, attention = (
-                array.asnumpy() for array in self.model(ids, valid_length)
-            )
+        with mxnet_lock:  # the sampler sets warnings aside, in all threads
+            sampler = batches.sampler() if len(texts) > 1 else [[0]]
+        for numbers in sampler:
+            tokens, valid_length, _ = batches.assemble(numbers)
+            with mxnet_lock:
+                logits, attention = self._compute(tokens, valid_length)
             if not np.isfinite(logits).all():
                 raise RuntimeError(
                     "the model's numbers overflow: its weights are too large. Copy the run again, or train it anew."
@@ -222,6 +221,11 @@ class Classifier:
                     clipped=_is_clipped(texts[number], tokens, self.max_tokens),
                 )
         return predictions
+
+    def _compute(self, *arrays):
+        """Return logits and attention. Every array of MXNet's is gone with the call."""
+        inputs = [mx.nd.from_numpy(a).as_in_context(self.device) for a in arrays]
+        return [array.asnumpy() for array in self.model(*inputs)]
 
 
 def _why_invalid(text):

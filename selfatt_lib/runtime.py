@@ -9,12 +9,14 @@ import ctypes
 import os
 import random
 import re
+import threading
 import warnings
 
 import numpy as np
 
 from selfatt_lib import cuda
 from selfatt_lib.compat import THREADS, WHEEL
+from selfatt_lib.progress import tqdm
 
 try:
     import mxnet as mx
@@ -26,6 +28,11 @@ import gluonnlp as nlp  # noqa: F401
 
 # in units of the LSTM; at fewer, another thread costs MXNet's operators more than it brings
 HIDDEN_SIZE_WORTH_ALL_CORES = 200
+
+
+# Held by the thread that has MXNet compute. Only one thread may make the first call of
+# a hybridized model, and no process may be forked meanwhile (`lstm._before_fork`).
+mxnet_lock = threading.RLock()
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
@@ -43,20 +50,31 @@ def choose_threads(hidden_size=0):
     hidden_size : int, default 0
         u of the model that will compute.
     """
+    global _chosen
     large = hidden_size >= HIDDEN_SIZE_WORTH_ALL_CORES
     share = 1 if large or "OMP_NUM_THREADS" in os.environ else 2
-    # OpenMP keeps the number apart for each thread that starts others. Here that is the engine's, which runs our function there.
-    threads = ctypes.c_void_p(max(1, THREADS // share))
+    _chosen = max(1, THREADS // share)
+    _tell_engine()
+
+
+def _tell_engine():
+    # OpenMP keeps the number apart for each thread that starts others. Here that is
+    # the engine's, which runs our function there.
+    threads = ctypes.c_void_p(_chosen)
     device = (ctypes.c_int32 * 2)(mx.cpu().device_typeid, 0)
-    no_arrays = (None, 0)
-    mx.base.check_call(
-        mx.base._LIB.MXEnginePushSyncND(
-            _set_threads, threads, None, device, *no_arrays, *no_arrays, None, 0, None
+    push = mx.base._LIB.MXEnginePushSyncND
+    no_arrays = (None, 0, None, 0)
+    with mxnet_lock:
+        mx.base.check_call(
+            push(_set_threads, threads, None, device, *no_arrays, None, 0, None)
         )
-    )
 
 
 choose_threads()
+# The engine's threads are new then. In a child, MXNet's operators have one thread.
+os.register_at_fork(after_in_parent=_tell_engine)
+# A thread that is not in the child may hold the lock of the progress bars.
+os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
 
 
 def choose_devices(name="auto"):

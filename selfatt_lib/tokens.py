@@ -1,8 +1,9 @@
 """Texts into tokens, with spaCy's English rules, each distinct word once."""
 
+import os
 from functools import lru_cache
 from itertools import pairwise, product
-from threading import Lock
+from threading import RLock
 
 import numpy as np
 import pandas as pd
@@ -116,7 +117,7 @@ class _Words(dict):
     """
 
     def __init__(self, lower):
-        self.lower, self.lock = lower, Lock()
+        self.lower, self.lock = lower, RLock()
         self.forget()
 
     def forget(self):
@@ -181,6 +182,12 @@ class _Words(dict):
 
 
 _WORDS = {lower: _Words(lower) for lower in (True, False)}
+for _words in _WORDS.values():  # a forked process gets them whole, and unlocked
+    os.register_at_fork(
+        before=_words.lock.acquire,
+        after_in_parent=_words.lock.release,
+        after_in_child=_words.lock.release,
+    )
 
 
 def _clip(lists, size):

@@ -1,0 +1,176 @@
+"""Threads, and processes however they are started. What hangs fails within a minute."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from numba.core.compiler_lock import global_compiler_lock
+from test_runtime import threads_of_operators
+
+from conftest import fit, make_reviews, prepare
+from selfatt_lib import lstm, runtime, tokens
+from selfatt_lib.prediction import Classifier
+from selfatt_lib.progress import tqdm
+from selfatt_lib.runtime import choose_threads, mx
+
+TEXTS = make_reviews(40)["text"].tolist()
+SECONDS = 50
+LOADED = {}  # found by a forked process; any other loads its own
+
+
+def answers(run_dir):
+    classifier = LOADED.get(run_dir) or Classifier.load(run_dir)
+    return [
+        (prediction.stars, prediction.probabilities.tobytes(), prediction.tokens)
+        for prediction in classifier.predict(TEXTS)
+    ]
+
+
+def test_eight_threads_may_make_the_first_call_at_once(trained, monkeypatch):
+    run_dir = trained.run.path
+    together = threading.Barrier(8)
+
+    def first_call(_):
+        together.wait(SECONDS)
+        return answers(run_dir)
+
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(10):
+            monkeypatch.setitem(LOADED, run_dir, Classifier.load(run_dir))
+            found = list(threads.map(first_call, range(8)))
+            assert found == [answers(run_dir)] * 8
+
+
+def in_a_process(function, *arguments):
+    """Call a function in a fresh process, which must be done in time."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=lead, args=(function, *arguments)
+    )
+    process.start()
+    process.join(SECONDS)
+    if hangs := process.exitcode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    assert not hangs
+    assert process.exitcode == 0
+
+
+def lead(function, *arguments):
+    os.setsid()  # to be killed together with its children
+    lstm.PRODUCT_WORTH_A_THREAD = 0
+    function(*arguments)
+
+
+def fork(function, *arguments):
+    """Return the number of a child that ends well if the function returns True."""
+    if child := os.fork():
+        return child
+    signal.alarm(20)
+    good = False
+    try:
+        good = function(*arguments)
+    finally:
+        os._exit(not good)
+
+
+def wait_for(child):
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def predict_in_workers(run_dir, method):
+    LOADED[run_dir] = Classifier.load(run_dir)
+    expected = answers(run_dir)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(answers, [run_dir] * 4, chunksize=1) == [expected] * 4
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_predict_what_their_parent_predicts(method, trained):
+    in_a_process(predict_in_workers, trained.run.path, method)
+
+
+def train_in_a_child(folder):
+    def weights(name):
+        fit(prepare(folder / name, learning_rate=0.02))
+        return (folder / name / "model.params").read_bytes()
+
+    expected = weights("parent")
+    answers(folder / "parent")
+    wait_for(fork(lambda: weights("child") == expected))
+
+
+def test_a_forked_child_trains_to_the_weights_of_its_parent(tmp_path):
+    in_a_process(train_in_a_child, tmp_path)
+
+
+def predict_and_fork(run_dir):
+    classifier = LOADED[run_dir] = Classifier.load(run_dir)
+    # nobody waits for the results before the fork
+    words, length = mx.nd.ones((64, 50), dtype="int32"), mx.nd.full(64, 50)
+    outputs = [classifier.model(words, length.astype("int32")) for _ in range(20)]
+    wait_for(fork(bool, True))
+    assert all(logits.asnumpy().any() for logits, _ in outputs)
+
+    expected, done = answers(run_dir), threading.Event()
+
+    def predict():
+        while not done.is_set():
+            assert answers(run_dir) == expected
+
+    with ThreadPoolExecutor(8) as threads:
+        predicting = [threads.submit(predict) for _ in range(8)]
+        try:
+            for _ in range(3):
+                wait_for(fork(lambda: answers(run_dir) == expected))
+                for _ in range(6):
+                    wait_for(fork(bool, True))
+        finally:
+            done.set()
+    for thread in predicting:
+        thread.result()
+
+
+def test_a_process_may_be_forked_while_it_computes(trained):
+    in_a_process(predict_and_fork, trained.run.path)
+
+
+def hold_and_fork(run_dir, name):
+    LOADED[run_dir] = Classifier.load(run_dir)
+    lock = {
+        "tokens": tokens._WORDS[True].lock,
+        "Numba": global_compiler_lock,
+        "tqdm": tqdm.get_lock(),
+    }[name]
+    held = threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            threading.Event().wait(0.5)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    child = fork(lambda: len(answers(run_dir)) == len(TEXTS))
+    holder.join()
+    wait_for(child)
+
+
+@pytest.mark.parametrize("name", ["tokens", "Numba", "tqdm"])
+def test_a_lock_that_another_thread_held_at_the_fork_stops_no_child(name, trained):
+    in_a_process(hold_and_fork, trained.run.path, name)
+
+
+def fork_and_ask():
+    os.environ.pop("OMP_NUM_THREADS", None)
+    runtime.THREADS = 6
+    choose_threads(64)
+    wait_for(fork(bool, True))
+    assert threads_of_operators() == 3
+
+
+def test_a_fork_leaves_the_parents_choice_of_threads_alone():
+    in_a_process(fork_and_ask)
