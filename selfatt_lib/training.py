@@ -377,8 +377,7 @@ class RunDirectory:
     goes with the process, however that ends.
     """
 
-    # These may differ between a run and its continuation, and the second between a run
-    # and its continuation but not between equal runs.
+    # What does not count when runs are compared, and what may change when one goes on
     NOT_COMPARED = ("resume", "run_dir", "device", "tfidf")
     EXTENDED = ("epochs", "patience")
     FILES = frozenset(
