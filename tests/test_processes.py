@@ -49,7 +49,10 @@ def in_a_process(function, *arguments):
     process = multiprocessing.get_context("spawn").Process(
         target=lead, args=(function, *arguments)
     )
-    process.start()
+    with pytest.MonkeyPatch.context() as patch:
+        # the process imports this file, and with it the conftest.py beside it
+        patch.syspath_prepend(os.path.dirname(__file__))
+        process.start()
     process.join(SECONDS)
     if hangs := process.exitcode is None:
         os.killpg(process.pid, signal.SIGKILL)
