@@ -39,16 +39,11 @@ _one_layer_at_a_time = threading.Lock()
 
 
 def _before_fork():
-    """Wait until no thread computes or compiles, and end MXNet's threads.
-
-    fork() would end them too, but with the GIL held, and those of them that run this
-    module's functions wait for the GIL.
-    """
+    """Wait until no thread computes, since that may compile, and then let none compile."""
     mxnet_lock.acquire()
     try:
         mx.nd.waitall()
     finally:
-        mx.base._LIB._ZN5mxnet22pthread_atfork_prepareEv()  # as fork() does
         global_compiler_lock.acquire()
 
 

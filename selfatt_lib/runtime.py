@@ -31,7 +31,7 @@ HIDDEN_SIZE_WORTH_ALL_CORES = 200
 
 
 # Held by the thread that has MXNet compute. Only one thread may make the first call of
-# a hybridized model, and no process may be forked meanwhile (`lstm._before_fork`).
+# a hybridized model, and no process may be forked meanwhile.
 mxnet_lock = threading.RLock()
 
 
@@ -70,11 +70,37 @@ def _tell_engine():
         )
 
 
+def _before_fork():
+    """Wait until no thread computes, and end MXNet's threads.
+
+    fork() would end them too, but with the GIL held, and those of them that run our
+    functions wait for the GIL.
+    """
+    mxnet_lock.acquire()
+    try:
+        mx.nd.waitall()
+    finally:
+        mx.base._LIB._ZN5mxnet22pthread_atfork_prepareEv()  # as fork() does
+
+
+def _after_fork():
+    _tell_engine()  # its threads are new
+    mxnet_lock.release()
+
+
+def _after_fork_in_child():
+    # MXNet's operators have one thread here. A thread that is not here may have held
+    # the lock of the progress bars.
+    tqdm.set_lock(threading.RLock())
+    mxnet_lock.release()
+
+
 choose_threads()
-# The engine's threads are new then. In a child, MXNet's operators have one thread.
-os.register_at_fork(after_in_parent=_tell_engine)
-# A thread that is not in the child may hold the lock of the progress bars.
-os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork,
+    after_in_child=_after_fork_in_child,
+)
 
 
 def choose_devices(name="auto"):

@@ -82,6 +82,20 @@ def test_python_starts_without_a_word_where_this_library_is_gone_or_broken(
 # Threads
 
 
+def test_a_process_that_only_imports_mxnet_can_be_forked_again_and_again():
+    """After each fork the engine calls a function of Python's, which the next waits for."""
+    code = """
+import os
+from selfatt_lib.runtime import mx
+for _ in range(20):
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def threads_of_operators():
     """Ask the engine's thread."""
     found = []
