@@ -10,7 +10,7 @@ ARGS ?=
 help:  ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ —/' | sed -E 's/^([a-z-]+) —/  make \1 —/'
 	@echo
-	@echo '  make train ARGS="-p epochs 2 -p pooling mean"       other parameters (all: under Parameters in book/training.ipynb)'
+	@echo '  make train RUN=runs/mean ARGS="-p pooling mean"     other parameters (all: under Parameters in book/training.ipynb)'
 	@echo '  make train PARAMETERS=tutorial RUN=runs/yelp        other defaults (book/parameters/), another run directory'
 	@echo '  make train ARGS="-p resume True -p epochs 12"       go on with a run that was stopped, or for more epochs'
 	@echo '  $(BIN)/selfatt train --help                     the same without make'

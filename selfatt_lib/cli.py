@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 from contextlib import contextmanager
@@ -70,22 +71,31 @@ def train(parameters, run, pairs, texts, files):
     before -y, -y before -f, and -f before --parameters.
     """
     with one_sentence():
+        if not NOTEBOOK.is_file():
+            raise FileNotFoundError(
+                f"there is no {NOTEBOOK}: training runs a notebook of the repository. "
+                "Clone that, and run make setup in it."
+            )
         given = _merge(texts, files, pairs)
         if run is not None and given.setdefault("run_dir", run) != run:
             raise ValueError(
                 f"the run directory is given twice: --run {run}, run_dir "
                 f"{given['run_dir']}"
             )
-        defaults = NOTEBOOK.parent / "parameters" / f"{parameters}.yaml"
-        given = _read(defaults if defaults.is_file() else parameters) | given
-        if not NOTEBOOK.is_file():
+        known = sorted(NOTEBOOK.parent.glob("parameters/*.yaml"))
+        defaults = {path.stem: path for path in known}.get(parameters, parameters)
+        if not os.path.isfile(defaults):
             raise FileNotFoundError(
-                f"there is no {NOTEBOOK}: training runs a notebook of the repository. "
-                "Clone that, and run make setup in it."
+                f"--parameters {parameters!r} is neither a file nor one of: "
+                + ", ".join(path.stem for path in known)
             )
-        from selfatt_lib.training import RunDirectory, TrainingConfig
+        given = _read(defaults) | given
+        from selfatt_lib.training import RunDirectory, TrainingConfig, unknown_parameter
 
-        config = TrainingConfig.from_namespace(given)
+        for name in given:
+            if name not in TrainingConfig.__dataclass_fields__:
+                raise unknown_parameter(name)
+        config = TrainingConfig(**given)
         directory = RunDirectory(config)
         directory.release()  # the notebook's kernel takes it
     go_on = [PROGRAM, "train", "--parameters", parameters, "--run", config.run_dir]
@@ -137,12 +147,15 @@ def _parse(text, where):
 def _run_notebook(run, parameters, go_on):
     """Leave the executed notebook in the run directory, or beside it if it fails.
 
-    SIGINT and SIGTERM are passed on to its kernel, which finishes its batch and saves.
+    SIGINT, SIGTERM and SIGHUP are passed on to its kernel, which finishes its batch and
+    saves.
     """
     import papermill
     from jupyter_client import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
 
     came, kernels = [], []
+    began = _saved_at(run)
 
     class Kernel(AsyncKernelManager):
         def __init__(self, *args, **options):
@@ -154,13 +167,16 @@ def _run_notebook(run, parameters, go_on):
         started = [kernel for kernel in kernels if kernel.has_kernel]
         if not started or len(came) > 1:
             raise KeyboardInterrupt
+        os.write(2, b"\nstopping after this batch; once more ends it at once\n")
         started[0].provisioner.process.send_signal(signal.SIGINT)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
-    run.parent.mkdir(parents=True, exist_ok=True)
-    executed = run.with_name(f"{run.name}.ipynb")
+    with one_sentence():
+        run.parent.mkdir(parents=True, exist_ok=True)
+    executed = run.with_name(f".{run.name}.{os.getpid()}.ipynb")
     try:
         papermill.execute_notebook(
             NOTEBOOK,
@@ -171,14 +187,27 @@ def _run_notebook(run, parameters, go_on):
             kernel_manager_class=Kernel,
         )
     except (Exception, KeyboardInterrupt) as error:
-        said = getattr(error, "evalue", str(error))
-        if not came:
-            raise click.ClickException(f"{said}\nThe notebook: {executed}") from error
-        click.echo(f"\n{said or 'Stopped.'}")
-        if (run / "config.json").exists():
-            click.echo(f"To go on: {go_on}")
-        sys.exit(128 + came[0])
-    os.replace(executed, run / "training.ipynb")
+        said = getattr(error, "evalue", str(error)) or "Stopped."
+        if isinstance(error, DeadKernelError):
+            said = "The kernel died; that it ran out of memory is the likeliest reason."
+        failed = run.with_name(f"{run.name}.failed.ipynb")
+        if came:
+            executed.unlink(missing_ok=True)
+        elif executed.exists():
+            os.replace(executed, failed)
+            said += f"\nThe notebook: {failed}"
+        click.echo(f"\n{said}", err=not came)
+        if _saved_at(run) != began:
+            click.echo(f"To go on: {go_on}", err=not came)
+        sys.exit(128 + came[0] if came else 1)
+    with one_sentence():
+        shutil.move(executed, run / "training.ipynb")
+
+
+def _saved_at(run):
+    """Return when the run in a folder was begun and saved last."""
+    files = [run / name for name in ("config.json", "checkpoint.params")]
+    return [file.stat().st_mtime_ns for file in files if file.exists()]
 
 
 # predict
@@ -208,7 +237,7 @@ def predict(run, texts, as_json):
     """Predict the stars of TEXTS with the run directory RUN, for example runs/quick.
 
     Without TEXTS, one a line is read from standard input, and answered as it comes, one a
-    line. A line without a word gets dashes, or null.
+    line. A text without a word gets dashes, or null.
     """
     with one_sentence():
         from selfatt_lib.prediction import Classifier
@@ -223,7 +252,7 @@ def predict(run, texts, as_json):
                     err=True,
                 )
         if texts:
-            answers = zip(texts, classifier.predict(texts))
+            answers = zip(texts, classifier.predict(texts, on_invalid="skip"))
         else:
             answers = _answers(classifier)
         for text, prediction in answers:
@@ -261,9 +290,12 @@ def _lines(stream):
                 raise ValueError(f"it has more than {LONGEST_LINE:,} bytes")
         except ValueError as error:
             yield texts
+            mend = ""
+            if isinstance(error, UnicodeDecodeError):
+                mend = ". To convert them, for example: iconv -f LATIN1 -t UTF-8"
             raise ValueError(
                 f"line {number} of standard input cannot be read: {error}. Texts are "
-                "expected in UTF-8, one a line; to convert them: iconv -f LATIN1 -t UTF-8"
+                f"expected in UTF-8, one a line{mend}"
             ) from error
         yield texts
 

@@ -171,7 +171,7 @@ class Classifier:
         Raises
         ------
         ValueError
-            A list is empty, or not a list of strings (with its place).
+            A list is empty, or not a list of strings, or one is blank (with its place).
         RuntimeError
             As in `predict`.
         """
@@ -179,10 +179,10 @@ class Classifier:
             if (
                 not isinstance(words, list)
                 or not words
-                or not all(isinstance(word, str) for word in words)
+                or not all(isinstance(word, str) and word.strip() for word in words)
             ):
                 raise ValueError(
-                    f"tokens {place} of {len(tokens)} must be a list of at least one string; got {words!r}"
+                    f"tokens {place} of {len(tokens)} must be a list of at least one string, none blank; got {words!r}"
                 )
         tokenized = TokenizedTexts.from_lists(
             [words[: self.max_tokens] for words in tokens]

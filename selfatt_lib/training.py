@@ -109,7 +109,7 @@ def _flag(default):
 def _text(default):
     return _checked(
         default,
-        "a text that is not empty (for papermill: -r, not -p)",
+        "a text that is not empty (in quotes; for papermill: -r, not -p)",
         lambda value: type(value) is str and bool(value.strip()),
     )
 
@@ -131,14 +131,14 @@ def _meant(parameter, value):
         value = os.fspath(value)
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
-    if isinstance(value, list | tuple):
-        value = [_meant(parameter, each) for each in value]
     if isinstance(value, str) and parameter.type is not str:
         text = value.strip()
-        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             # 1e-3 is a text to YAML, null to papermill
             value = WORDS.get(text.lower(), text)
             value = ast.literal_eval(text) if value is text else value
+    if isinstance(value, list | tuple):
+        value = [_meant(parameter, each) for each in value]
     if (
         isinstance(value, float)
         and value.is_integer()
@@ -285,9 +285,7 @@ class TrainingConfig:
                 if again:
                     del given[name]
                     continue
-                raise ValueError(
-                    f"there is no parameter {name!r}; {_hint(name, known)}"
-                )
+                raise unknown_parameter(name)
         return cls(**given)
 
     @property
@@ -308,15 +306,18 @@ class TrainingConfig:
         } | sizes
 
 
-def _hint(name, known):
+def unknown_parameter(name):
+    """Return the error for a name that is no parameter: ValueError."""
+    known = [parameter.name for parameter in fields(TrainingConfig)]
+    hint = f"known are: {', '.join(known)}"
+    if close := difflib.get_close_matches(str(name), known, n=1):
+        hint = f"did you mean {close[0]!r}?"
     if name == "squared_penalty":
-        return (
+        hint = (
             "since the authors' own penalty is there too, write penalty_form: "
             "'squared' for True, 'norm' for False"
         )
-    if close := difflib.get_close_matches(name, known, n=1):
-        return f"did you mean {close[0]!r}?"
-    return f"known are: {', '.join(known)}"
+    return ValueError(f"there is no parameter {name!r}; {hint}")
 
 
 # The run directory
@@ -450,7 +451,12 @@ class RunDirectory:
 
     def _then(self):
         """Return the parameters that the run in the folder was begun with."""
-        then = self.read("config.json").get("training", {})
+        then = self.read("config.json").get("training")
+        if not isinstance(then, dict):
+            path = self.path / "config.json"
+            raise ValueError(
+                f"the run is damaged: {path} has no settings of a training"
+            )
         if "squared_penalty" in then:  # of a run from before there were three forms
             then["penalty_form"] = "squared" if then["squared_penalty"] else "norm"
         return then

@@ -151,8 +151,10 @@ def test_what_goes_wrong_is_one_sentence_and_a_status(arguments, message):
     assert message in failed.output
 
 
-def test_a_blank_text_is_refused(trained):
-    assert "text 1 of 1 has no word" in run("predict", trained.run.path, " ").output
+def test_a_blank_text_has_an_answer_in_its_place_too(trained):
+    answers = run("predict", trained.run.path, " ", "good").output.splitlines()
+    assert answers[0].startswith("-----")
+    assert answers[1].endswith("good")
 
 
 def test_the_summary_sets_the_model_beside_its_baselines(tmp_path):

@@ -353,6 +353,9 @@ def train_command(*arguments):
 
 def test_selfatt_train_takes_quotes_and_blanks_from_files_texts_and_pairs(archive):
     (archive / "reviews.json.zip").rename(archive / "my reviews.json.zip")
+    mine = archive / "runs" / "my 'run'.ipynb"
+    mine.parent.mkdir()
+    mine.write_text("a notebook of the user's")
     (archive / "my parameters.yaml").write_text("epochs: 7\npooling: mean\nseed: 7")
     command = train_command("-f", "my parameters.yaml", "--run", "runs/my 'run'")
     command += ["-y", "{seed: 8, class_weights: [3.0, 5.3, 4.0, 2.0, 1.0]}"]
@@ -364,7 +367,8 @@ def test_selfatt_train_takes_quotes_and_blanks_from_files_texts_and_pairs(archiv
     assert config["class_weights"] == [3.0, 5.3, 4.0, 2.0, 1.0]
     assert (config["epochs"], config["seed"], config["pooling"]) == (1, 8, "mean")
     assert (run / "training.ipynb").is_file()
-    assert [path.name for path in run.parent.iterdir()] == [run.name]
+    assert {path.name for path in run.parent.iterdir()} == {run.name, mine.name}
+    assert mine.read_text() == "a notebook of the user's"
     # the command that it closes with works as it is printed
     assert "self-attentive BiLSTM" in done.stdout
     last = done.stdout.splitlines()[-1].removeprefix("try next").strip()
@@ -385,7 +389,10 @@ def test_selfatt_train_takes_quotes_and_blanks_from_files_texts_and_pairs(archiv
         (["-y", "epochs: ["], "-y is not YAML"),
         (["-y", "epochs"], "-y: expected parameters, as in 'epochs: 2'; got 'epochs'"),
         (["-f", "nowhere.yaml"], "the parameters could not be read"),
-        (["--parameters", "tutoria"], "the parameters could not be read"),
+        (["--parameters", "tutoria"], "neither a file nor one of: paper, quick, tut"),
+        (["-y", "on: 2"], "there is no parameter True; known are: dataset"),
+        (["-p", "_epochs", "2"], "there is no parameter '_epochs'; did you mean 'ep"),
+        (["--run", "/proc/nowhere/run"], "No such file or directory: '/proc/nowhere'"),
         (["--run", "a", "-r", "run_dir", "b"], "given twice: --run a, run_dir b"),
         (["-p", "resume", "true"], "holds no run. Start it with resume=False"),
         (

@@ -560,7 +560,8 @@ def test_tokens_beyond_the_models_length_are_clipped(classifier):
 @pytest.mark.parametrize("wrong", [[], "good", ["good", None], None])
 def test_what_is_not_a_list_of_tokens_is_refused_with_its_place(wrong, classifier):
     with pytest.raises(
-        ValueError, match="tokens 2 of 2 must be a list of at least one string; got"
+        ValueError,
+        match="tokens 2 of 2 must be a list of at least one string, none blank; got",
     ):
         classifier.predict_tokens([["good"], wrong])
 

@@ -1016,7 +1016,7 @@ def test_a_longer_run_with_the_same_best_epoch_is_not_dropped(tmp_path):
             lambda path: path.write_text("[]"),
             "config.json: it holds no JSON object",
         ),
-        ("config.json", lambda path: path.write_text("{}"), "has other parameters"),
+        ("config.json", lambda path: path.write_text("{}"), "has no settings of a"),
     ],
 )
 def test_a_damaged_run_is_not_resumed(name, damage, message, tmp_path):

@@ -85,10 +85,10 @@ def locate(path):
     same files however it is opened. When chapters are tested, ``$SELFATT_CHAPTERS``
     stands in for the repository, so that nobody's runs are touched.
     """
-    here = Path.cwd()
+    path, here = Path(path).expanduser(), Path.cwd()
     if here.name == "book" and (here.parent / "selfatt_lib").is_dir():
         return Path(os.environ.get("SELFATT_CHAPTERS") or here.parent, path)
-    return Path(path)
+    return path
 
 
 def fetch(name, known_hash, what, source, download):
