@@ -11,7 +11,8 @@ def _notebook_is_open():
     """
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    if not hasattr(shell, "kernel"):
+    # tqdm's widgets do not heed TQDM_DISABLE
+    if not hasattr(shell, "kernel") or "TQDM_DISABLE" in os.environ:
         return False
     return (
         # JupyterLab, Notebook 7 and VS Code say which cell they run

@@ -53,6 +53,11 @@ def test_where_a_notebook_is_open_a_bar_is_a_widget(metadata, before, shown):
     assert WIDGET in bar["data"]
 
 
+def test_bars_that_are_switched_off_are_off_in_a_notebook_too(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert outputs({"cellId": "f1c3a2"}) == []
+
+
 @pytest.mark.parametrize(
     "before", ["", "import os; os.environ['KAGGLE_KERNEL_RUN_TYPE'] = 'Batch'"]
 )
