@@ -256,8 +256,7 @@ def predict(run, texts, as_json):
         else:
             answers = _answers(classifier)
         for text, prediction in answers:
-            line = _as_json if as_json else _as_text
-            click.echo(line(text, prediction, classifier.max_tokens))
+            click.echo((_as_json if as_json else _as_text)(text, prediction))
 
 
 def _answers(classifier):
@@ -300,19 +299,19 @@ def _lines(stream):
         yield texts
 
 
-def _as_text(text, prediction, max_tokens):
+def _as_text(text, prediction):
     stars, probability, note = "-----", "----", ""
     if prediction:
         stars = "★" * prediction.stars + "☆" * (5 - prediction.stars)
         probability = f"{prediction.probabilities.max():.2f}"
         if prediction.clipped:
-            note = f"[only {max_tokens} tokens read] "
+            note = "[not all of it read] "  # too many tokens, or a very long word
     # one line, and nothing that a terminal would obey
     shown = "".join(char if char.isprintable() else " " for char in text)
     return f"{stars}  {probability}  {note}{shown}"
 
 
-def _as_json(text, prediction, _):
+def _as_json(text, prediction):
     line = dict.fromkeys(("stars", "probabilities", "tokens", "attention", "clipped"))
     if prediction:
         line = {

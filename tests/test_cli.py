@@ -112,9 +112,10 @@ def test_an_answer_is_one_line_and_moves_no_cursor(trained):
 
 def test_a_review_that_is_not_read_to_its_end_is_marked(trained):
     read = "good " * trained.config.max_tokens
-    for text, clipped in ((read, False), (read + "awful", True)):
+    long_word = "good " + 301 * "x"
+    for text, clipped in ((read, False), (read + "awful", True), (long_word, True)):
         done = run("predict", trained.run.path, text)
-        assert ("[only 100 tokens read] good" in done.output) == clipped
+        assert ("[not all of it read] good" in done.output) == clipped
         line = json.loads(run("predict", trained.run.path, "--json", text).output)
         assert line["clipped"] == clipped
 
