@@ -14,9 +14,9 @@ from selfatt_lib.data import (
     on_devices,
     tokenize_all,
 )
+from selfatt_lib.machinery.runtime import choose_threads, mx, seed_everything
 from selfatt_lib.model import SelfAttentiveBiLSTM
 from selfatt_lib.prediction import Classifier
-from selfatt_lib.runtime import choose_threads, mx, seed_everything
 from selfatt_lib.training import (
     RunDirectory,
     TrainingConfig,

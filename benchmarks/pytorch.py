@@ -115,7 +115,7 @@ class Inference:
 
     def __init__(self, run_dir, reviews):
         # our tokenizer, without MXNet, which its package imports for other things
-        sys.modules["selfatt_lib.runtime"] = MagicMock()
+        sys.modules["selfatt_lib.machinery.runtime"] = MagicMock()
         from selfatt_lib.data import load_reviews, tokenize_all
 
         self.tokenize_all = tokenize_all

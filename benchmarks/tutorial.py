@@ -10,7 +10,7 @@ import spacy
 
 from benchmarks import reviews
 from benchmarks.settings import Setting
-from selfatt_lib.runtime import mx, nlp
+from selfatt_lib.machinery.runtime import mx, nlp
 
 gluon, nd = mx.gluon, mx.nd
 

@@ -347,7 +347,7 @@ def doctor():
 
     The exit status is 1 if MXNet cannot be imported.
     """
-    from selfatt_lib.doctor import main as print_report
+    from selfatt_lib.machinery.doctor import main as print_report
 
     sys.exit(print_report())
 

@@ -6,8 +6,8 @@ are now called heads. B is the batch, T the tokens of its longest review; n, in 
 book, are a review's own.
 """
 
-from selfatt_lib import lstm
-from selfatt_lib.runtime import mx
+from selfatt_lib.machinery import lstm
+from selfatt_lib.machinery.runtime import mx
 
 gluon, nn, rnn = mx.gluon, mx.gluon.nn, mx.gluon.rnn
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from selfatt_lib.runtime import mx
+from selfatt_lib.machinery.runtime import mx
 
 nd, gluon = mx.nd, mx.gluon
 

@@ -11,9 +11,15 @@ from scipy.special import softmax
 
 from selfatt_lib.data import Batches, TokenizedTexts, locate, tokenize_all
 from selfatt_lib.data.sources import is_unicode
+from selfatt_lib.machinery.runtime import (
+    choose_devices,
+    choose_threads,
+    mx,
+    mxnet_lock,
+    nlp,
+)
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM
 from selfatt_lib.params import check_layout, read_json
-from selfatt_lib.runtime import choose_devices, choose_threads, mx, mxnet_lock, nlp
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,14 @@ from selfatt_lib.data import (
     tokenize_kept,
 )
 from selfatt_lib.data.text import GLOVE_SIZES
+from selfatt_lib.machinery.progress import tqdm
+from selfatt_lib.machinery.runtime import (
+    choose_devices,
+    choose_threads,
+    mx,
+    nlp,
+    seed_everything,
+)
 from selfatt_lib.model import POOLINGS, SelfAttentiveBiLSTM, check_pooling
 from selfatt_lib.params import check_layout, mark, read_json, read_layout
 from selfatt_lib.penalty import (
@@ -46,14 +54,6 @@ from selfatt_lib.penalty import (
     WeightedSoftmaxCE,
     class_weights,
     diversity_penalty,
-)
-from selfatt_lib.progress import tqdm
-from selfatt_lib.runtime import (
-    choose_devices,
-    choose_threads,
-    mx,
-    nlp,
-    seed_everything,
 )
 
 nd, gluon = mx.nd, mx.gluon

@@ -10,7 +10,7 @@ from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
 from selfatt_lib import training
-from selfatt_lib.runtime import mx
+from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.training import (
     RunDirectory,
     TrainingConfig,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from selfatt_lib import cuda
-from selfatt_lib.cuda import GPU, Driver
-from selfatt_lib.install import LIBRARIES
+from selfatt_lib.machinery import cuda
+from selfatt_lib.machinery.cuda import GPU, Driver
+from selfatt_lib.machinery.install import LIBRARIES
 
 HERE = Path(__file__).parent
 COMPILE = ("cc", "-shared", "-fPIC")
@@ -61,7 +61,7 @@ def ask(code, folder, *packages, **environment):
             sys.executable,
             "-S",
             "-c",
-            f"import json; from selfatt_lib import cuda; {code}",
+            f"import json; from selfatt_lib.machinery import cuda; {code}",
         ],
         env={
             **kept,

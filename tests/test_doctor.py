@@ -3,15 +3,17 @@ import sys
 
 import pytest
 
-from selfatt_lib import cuda, doctor, runtime
-from selfatt_lib.cuda import GPU, Driver
-from selfatt_lib.install import LIBRARIES
-from selfatt_lib.runtime import mx
+from selfatt_lib.machinery import cuda, doctor, runtime
+from selfatt_lib.machinery.cuda import GPU, Driver
+from selfatt_lib.machinery.install import LIBRARIES
+from selfatt_lib.machinery.runtime import mx
 
 
 def test_the_doctor_reports_this_machine():
     done = subprocess.run(
-        [sys.executable, "-m", "selfatt_lib.doctor"], capture_output=True, text=True
+        [sys.executable, "-m", "selfatt_lib.machinery.doctor"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     report = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
@@ -51,7 +53,7 @@ def test_the_reason_for_the_cpu_is_told(monkeypatch):
 def test_where_mxnet_cannot_be_imported_the_doctor_says_why():
     code = """
 import sys
-from selfatt_lib import cuda, doctor
+from selfatt_lib.machinery import cuda, doctor
 cuda.installed_wheel = lambda: "mxnet-cu112"
 cuda.driver = lambda: None
 sys.exit(doctor.main())
@@ -70,7 +72,7 @@ sys.exit(doctor.main())
 @pytest.mark.parametrize("command", [["predict", "runs/none", "Fine."], ["doctor"]])
 def test_the_command_says_in_one_sentence_that_mxnet_is_missing(command):
     code = f"""
-from selfatt_lib import cuda
+from selfatt_lib.machinery import cuda
 from selfatt_lib.cli import main
 def missing(): raise ImportError("MXNet is not installed: make setup")
 cuda.installed_wheel = missing

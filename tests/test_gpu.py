@@ -11,10 +11,10 @@ import pytest
 from test_training import stop_after
 
 from conftest import fit, make_reviews, prepare
-from selfatt_lib import cuda
-from selfatt_lib.cuda import GPU
 from selfatt_lib.data import on_devices
-from selfatt_lib.runtime import mx
+from selfatt_lib.machinery import cuda
+from selfatt_lib.machinery.cuda import GPU
+from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.training import training_step
 
 HERE = Path(__file__).parent
@@ -75,7 +75,7 @@ def test_a_gpu_computes_what_the_cpu_computes(check, tmp_path):
 import sys
 sys.path[:0] = {[str(HERE), str(HERE.parent)]!r}
 from pathlib import Path
-from selfatt_lib import cuda, runtime
+from selfatt_lib.machinery import cuda, runtime
 driver = cuda.driver()
 if runtime.WHEEL == "mxnet" or driver.problem():
     print("no GPU for MXNet")

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 
-from selfatt_lib import cuda, hook, install
-from selfatt_lib.cuda import GPU, Driver
-from selfatt_lib.install import LIBRARIES
-from selfatt_lib.install import _pip as pip
+from selfatt_lib.machinery import cuda, hook, install
+from selfatt_lib.machinery.cuda import GPU, Driver
+from selfatt_lib.machinery.install import LIBRARIES
+from selfatt_lib.machinery.install import _pip as pip
 
 T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 30)
-COLAB = "cython numpy pandas pyarrow scipy matplotlib seaborn joblib spacy scikit-learn pooch filelock platformdirs"
+COLAB = "cython numpy pydantic safetensors pandas pyarrow scipy matplotlib seaborn joblib spacy scikit-learn pooch filelock platformdirs"
 COLAB = [*COLAB.split(), "huggingface-hub", "tqdm", "click", "packaging", "ipykernel"]
 COLAB = [
     *COLAB,

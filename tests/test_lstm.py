@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfatt_lib import lstm
+from selfatt_lib.machinery import lstm
+from selfatt_lib.machinery.runtime import mx, seed_everything
 from selfatt_lib.model import BiLSTM
-from selfatt_lib.runtime import mx, seed_everything
 
 nd = mx.nd
 PLACES, SIZE, UNITS = 7, 5, 4

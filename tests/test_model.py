@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import reference
 
+from selfatt_lib.machinery.runtime import mx, seed_everything
 from selfatt_lib.model import BiLSTM, PrunedLayer, SelfAttention, SelfAttentiveBiLSTM
-from selfatt_lib.runtime import mx, seed_everything
 
 nd = mx.nd
 

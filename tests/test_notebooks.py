@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from conftest import SMALL, make_reviews
-from selfatt_lib.runtime import mx
+from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.training import TrainingConfig
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ from damage import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.params import JSON_BYTES, check_layout, mark, read_json, read_layout
-from selfatt_lib.runtime import mx
 
 DTYPES = ["float32", "float64", "float16", "uint8", "int32", "int8", "int64"]
 ARRAYS = {f"an.{name}": mx.nd.ones((2, 3), dtype=name) for name in DTYPES}

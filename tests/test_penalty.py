@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from test_model import check_gradient
 
+from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.penalty import WeightedSoftmaxCE, class_weights, diversity_penalty
-from selfatt_lib.runtime import mx
 
 nd = mx.nd
 

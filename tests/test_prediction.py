@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from conftest import fit, make_reviews, prepare
 from selfatt_lib.data import TokenizedTexts, build_vocab, tokenize
+from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.model import SelfAttentiveBiLSTM
 from selfatt_lib.params import JSON_BYTES
 from selfatt_lib.prediction import Classifier, _is_clipped
-from selfatt_lib.runtime import mx
 from selfatt_lib.training import evaluate
 
 

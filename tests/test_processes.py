@@ -11,10 +11,11 @@ from numba.core.compiler_lock import global_compiler_lock
 from test_runtime import threads_of_operators
 
 from conftest import fit, make_reviews, prepare
-from selfatt_lib import lstm, runtime, tokens
+from selfatt_lib.data import tokens
+from selfatt_lib.machinery import lstm, runtime
+from selfatt_lib.machinery.progress import tqdm
+from selfatt_lib.machinery.runtime import choose_threads, mx
 from selfatt_lib.prediction import Classifier
-from selfatt_lib.progress import tqdm
-from selfatt_lib.runtime import choose_threads, mx
 
 TEXTS = make_reviews(40)["text"].tolist()
 SECONDS = 50

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-BAR = "from selfatt_lib.progress import tqdm\nfor _ in tqdm(range(3)): pass"
+BAR = "from selfatt_lib.machinery.progress import tqdm\nfor _ in tqdm(range(3)): pass"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 

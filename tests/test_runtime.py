@@ -6,9 +6,14 @@ import sys
 import numpy as np
 import pytest
 
-from selfatt_lib import cuda, hook, runtime
-from selfatt_lib.cuda import GPU, Driver
-from selfatt_lib.runtime import choose_devices, choose_threads, mx, seed_everything
+from selfatt_lib.machinery import cuda, hook, runtime
+from selfatt_lib.machinery.cuda import GPU, Driver
+from selfatt_lib.machinery.runtime import (
+    choose_devices,
+    choose_threads,
+    mx,
+    seed_everything,
+)
 
 T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 30)
 
@@ -17,8 +22,8 @@ def test_only_missing_numpy_names_are_added():
     code = """
 import numpy as np
 before = dict(vars(np))
-import selfatt_lib.runtime
-from selfatt_lib import compat
+import selfatt_lib.machinery.runtime
+from selfatt_lib.machinery import compat
 added = set(vars(np)) - set(before)
 changed = [name for name in before if vars(np)[name] is not before[name] and not name.startswith("_")]
 wanted = set(compat._RENAMED) | set(compat._CONSTANTS) | set(compat._LOOKED_UP_ONLY)
@@ -51,7 +56,7 @@ def test_a_plain_import_works_in_this_environment(statement, tmp_path):
 
 def test_a_plain_import_that_cannot_work_says_why():
     code = """
-from selfatt_lib import cuda
+from selfatt_lib.machinery import cuda
 cuda.installed_wheel = lambda: "mxnet-cu112"
 cuda.driver = lambda: None
 import mxnet
@@ -61,7 +66,7 @@ import mxnet
 
 
 def test_python_starts_without_numpy():
-    code = "import sys; sys.exit(not {'selfatt_lib.hook', 'numpy'} & {*sys.modules} == {'selfatt_lib.hook'})"
+    code = "import sys; sys.exit(not {'selfatt_lib.machinery.hook', 'numpy'} & {*sys.modules} == {'selfatt_lib.machinery.hook'})"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -86,7 +91,7 @@ def test_a_process_that_only_imports_mxnet_can_be_forked_again_and_again():
     """After each fork the engine calls a function of Python's, which the next waits for."""
     code = """
 import os
-from selfatt_lib.runtime import mx
+from selfatt_lib.machinery.runtime import mx
 for _ in range(20):
     child = os.fork()
     if not child:
@@ -143,7 +148,7 @@ def test_a_large_model_computes_with_all_cores(
         ),
         (
             "import sys; sys.path.insert(0, {broken!r})",
-            f"libmxnet.so of {runtime.WHEEL} does not load: version `libcudnn.so.8' not found. `python -m selfatt_lib.doctor` lists",
+            f"libmxnet.so of {runtime.WHEEL} does not load: version `libcudnn.so.8' not found. `python -m selfatt_lib.machinery.doctor` lists",
         ),
     ],
 )
@@ -153,7 +158,7 @@ def test_a_wheel_that_cannot_be_imported_says_why(patches, message, tmp_path):
         'raise OSError("version `libcudnn.so.8\' not found")'
     )
     patches = patches.format(broken=str(tmp_path))
-    code = f"from selfatt_lib import cuda; {patches}; import selfatt_lib.runtime"
+    code = f"from selfatt_lib.machinery import cuda; {patches}; import selfatt_lib.machinery.runtime"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip().splitlines()[-1].startswith(f"ImportError: {message}")
 

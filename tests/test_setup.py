@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selfatt_lib.install import LIBRARIES
+from selfatt_lib.machinery.install import LIBRARIES
 
 ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("setup_tool", ROOT / "tools" / "setup.py")

@@ -21,8 +21,8 @@ from selfatt_lib.data import (
     tokenize,
     tokenize_all,
 )
-from selfatt_lib.runtime import seed_everything
-from selfatt_lib.tokens import _WORDS, _plain_tokens, tokenize_chunk
+from selfatt_lib.data.tokens import _WORDS, _plain_tokens, tokenize_chunk
+from selfatt_lib.machinery.runtime import seed_everything
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_plain_letters_are_one_token(word, spacy_tokens):
 
 
 def test_words_beyond_those_remembered_are_forgotten(monkeypatch):
-    monkeypatch.setattr("selfatt_lib.tokens.DISTINCT_WORDS", 5)
+    monkeypatch.setattr("selfatt_lib.data.tokens.DISTINCT_WORDS", 5)
     monkeypatch.setattr(text, "CHUNK", 1)
     monkeypatch.setattr(text, "FEW", 0)
     texts = ["a b c d e f", "b a g", "g :) a b"] * 3

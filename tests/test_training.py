@@ -17,9 +17,9 @@ import pytest
 from conftest import SMALL, fit, make_reviews, prepare
 from selfatt_lib import training
 from selfatt_lib.data import on_devices
+from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.params import mark
 from selfatt_lib.prediction import Classifier
-from selfatt_lib.runtime import mx
 from selfatt_lib.training import (
     RunDirectory,
     TrainingConfig,

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 T4 = {"FAKE_CUDA_VERSION": "12040", "FAKE_CUDA_GPUS": "Tesla T4:7:5"}
 # After the first cell, in the same kernel: what it installed can be imported.
 FIRST_USE = """
-from selfatt_lib.runtime import mx, nlp
+from selfatt_lib.machinery.runtime import mx, nlp
 import numpy, pandas, spacy
 print(mx.__version__, nlp.__version__, numpy.__version__, pandas.__version__, spacy.__version__)
 """
@@ -184,7 +184,9 @@ def check_gpu(folder, python, book):
     say(
         f"GPU: the first cell took {seconds:.0f} s and downloaded {downloaded / 1e6:.0f} MB"
     )
-    doctor = run(machine.python, "-m", "selfatt_lib.doctor", env=machine.environment)
+    doctor = run(
+        machine.python, "-m", "selfatt_lib.machinery.doctor", env=machine.environment
+    )
     print(doctor)
     report = dict(line.split(maxsplit=1) for line in doctor.splitlines())
     own, shared = machine.site / "cuda11", machine.site / "nvidia"

@@ -127,8 +127,8 @@ def run(run_dir, *occasion):
 
 def look_at(run_dir, epochs_before):
     """Return how many epochs are kept. Raises Finding if a file is not whole, or epochs were lost."""
+    from selfatt_lib.machinery.runtime import mx
     from selfatt_lib.params import read_layout
-    from selfatt_lib.runtime import mx
 
     path, epochs = Path(run_dir), 0
     try:

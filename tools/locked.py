@@ -1,7 +1,7 @@
 """Renew what is made from the locks: ``python tools/locked.py``, after ``make lock`` and ``make setup``.
 
 That is the table of packages in book/licences.md, with what the installed packages say about themselves, and
-selfatt_lib/pinned.txt, the hashes of what a hosted notebook installs in one version only.
+selfatt_lib/machinery/pinned.txt, the hashes of what a hosted notebook installs in one version only.
 """
 
 import re
@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from setup import LOCKS, ROOT, requirements
 
 PAGE = ROOT / "book" / "licences.md"
-PINNED = ROOT / "selfatt_lib" / "pinned.txt"
+PINNED = ROOT / "selfatt_lib" / "machinery" / "pinned.txt"
 BLOCK = re.compile(r"(?s)(?<=% packages, by tools/locked.py\n\n).*?(?=\n% /packages)")
 
 

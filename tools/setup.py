@@ -151,7 +151,7 @@ def main(device=None):
         if not install(arguments, number):
             return "set-up: pip failed, see above and .venv/install.log. Run the command again when that is mended."
     # for a plain `import mxnet`
-    hook = "from selfatt_lib.install import write_hook; write_hook()"
+    hook = "from selfatt_lib.machinery.install import write_hook; write_hook()"
     subprocess.run([VENV / "bin" / "python", "-c", hook], check=True)
     STAMP.write_text(fingerprint(device))
     return None

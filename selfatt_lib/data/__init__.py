@@ -10,7 +10,7 @@ from selfatt_lib.data.text import (
     load_glove,
     tokenize_all,
 )
-from selfatt_lib.tokens import tokenize
+from selfatt_lib.data.tokens import tokenize
 
 __all__ = [
     "Batches",

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from selfatt_lib.runtime import mx, nlp
+from selfatt_lib.machinery.runtime import mx, nlp
 
 
 class Batches:

@@ -37,7 +37,7 @@ from filelock import FileLock
 from sklearn.model_selection import train_test_split
 
 from selfatt_lib.data import parquet
-from selfatt_lib.progress import tqdm
+from selfatt_lib.machinery.progress import tqdm
 
 CHUNK = 10_000  # reviews read at a time
 NEEDED = ["text", "stars"]

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from selfatt_lib.data.sources import fetch
-from selfatt_lib.progress import tqdm
-from selfatt_lib.runtime import THREADS, mx, nlp
-from selfatt_lib.tokens import tokenize, tokenize_chunk
+from selfatt_lib.data.tokens import tokenize, tokenize_chunk
+from selfatt_lib.machinery.progress import tqdm
+from selfatt_lib.machinery.runtime import THREADS, mx, nlp
 
 CHUNK = 5000  # texts tokenized at a time
 FEW = 20  # fewer are faster tokenized one by one
@@ -80,7 +80,7 @@ def tokenize_all(texts, max_tokens=100, lower=True):
     texts : iterable of str
         They are taken a few at a time and not kept.
     max_tokens, lower
-        As in `selfatt_lib.tokens.tokenize`.
+        As in `selfatt_lib.data.tokens.tokenize`.
 
     Returns
     -------

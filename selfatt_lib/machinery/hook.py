@@ -1,4 +1,4 @@
-"""Let a plain ``import mxnet`` work: the first one imports `selfatt_lib.compat` before.
+"""Let a plain ``import mxnet`` work: the first one imports `selfatt_lib.machinery.compat` before.
 
 GluonNLP begins with ``import mxnet``, so it needs nothing more. `install.write_hook`
 writes a line of Python that imports this module whenever Python starts. So this module
@@ -8,7 +8,7 @@ imports nothing itself.
 import sys
 
 # The line. Whatever is wrong with this library, Python starts without a word.
-PTH = 'import sys; exec("try: import selfatt_lib.hook\\nexcept Exception: pass")\n'
+PTH = 'import sys; exec("try: import selfatt_lib.machinery.hook\\nexcept Exception: pass")\n'
 
 
 class CompatFirst:
@@ -17,7 +17,7 @@ class CompatFirst:
     @staticmethod
     def find_spec(name, path=None, target=None):
         if name == "mxnet":
-            import selfatt_lib.compat  # noqa: F401
+            import selfatt_lib.machinery.compat  # noqa: F401
 
 
 sys.meta_path.insert(0, CompatFirst)

@@ -1,4 +1,4 @@
-"""What a bug report should say of the machine: ``selfatt doctor``, or ``python -m selfatt_lib.doctor``.
+"""What a bug report should say of the machine: ``selfatt doctor``, or ``python -m selfatt_lib.machinery.doctor``.
 
 It works where MXNet cannot be imported, and says why.
 """
@@ -10,7 +10,7 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from selfatt_lib import cuda
+from selfatt_lib.machinery import cuda
 
 PACKAGES = (
     "selfatt",
@@ -48,7 +48,7 @@ def diagnose():
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
     report.append(("threads", f"{os.cpu_count()} cores, OMP_NUM_THREADS {threads}"))
     try:
-        from selfatt_lib import compat, runtime
+        from selfatt_lib.machinery import compat, runtime
     except Exception as error:
         if ("mxnet-cu112", "not installed") not in report:
             report += [

@@ -12,7 +12,7 @@ import os
 import joblib
 import numpy as np
 
-from selfatt_lib import cuda
+from selfatt_lib.machinery import cuda
 
 # What `import mxnet` needs of NumPy 1.26 to 2.5, by the MXNet module that asks for it.
 _RENAMED = {

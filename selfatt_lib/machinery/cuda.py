@@ -211,7 +211,7 @@ def _describe(cuda, ask, number, index):
 def find(library):
     """Return where a library of CUDA 11 lies: Path, or None to leave the search to the system's linker.
 
-    First come the packages, in ``cuda11`` (where `selfatt_lib.install` keeps them apart from PyTorch's) and in ``site-packages``; then
+    First come the packages, in ``cuda11`` (where `selfatt_lib.machinery.install` keeps them apart from PyTorch's) and in ``site-packages``; then
     conda's environment, ``CUDA_HOME``, ``CUDA_PATH`` and ``/usr/local/cuda-11*``.
 
     Parameters

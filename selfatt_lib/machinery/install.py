@@ -19,8 +19,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from selfatt_lib import cuda, hook
-from selfatt_lib.progress import tqdm
+from selfatt_lib.machinery import cuda, hook
+from selfatt_lib.machinery.progress import tqdm
 
 # made from the locks by tools/locked.py
 PINNED = Path(__file__).with_name("pinned.txt")
@@ -85,7 +85,7 @@ def install():
     RuntimeError
         pip failed. The message ends with what it said.
     """
-    folder = Path(cuda.__file__).parents[1] / "cuda11"
+    folder = Path(cuda.__file__).parents[2] / "cuda11"
     extra, reason = _extra()
     print(f"MXNet for the {extra.upper()}: {reason}")
     with (

@@ -2,7 +2,7 @@
 
 `compat` makes MXNet importable. This is the library's only place that imports it:
 
->>> from selfatt_lib.runtime import mx, nlp
+>>> from selfatt_lib.machinery.runtime import mx, nlp
 """
 
 import ctypes
@@ -14,15 +14,15 @@ import warnings
 
 import numpy as np
 
-from selfatt_lib import cuda
-from selfatt_lib.compat import THREADS, WHEEL
-from selfatt_lib.progress import tqdm
+from selfatt_lib.machinery import cuda
+from selfatt_lib.machinery.compat import THREADS, WHEEL
+from selfatt_lib.machinery.progress import tqdm
 
 try:
     import mxnet as mx
 except OSError as error:
     raise ImportError(
-        f"libmxnet.so of {WHEEL} does not load: {error}. `python -m selfatt_lib.doctor` lists what it found"
+        f"libmxnet.so of {WHEEL} does not load: {error}. `python -m selfatt_lib.machinery.doctor` lists what it found"
     ) from error
 import gluonnlp as nlp  # noqa: F401
 
@@ -170,7 +170,7 @@ def _gpu_problem(number):
     if WHEEL != "mxnet-cu112":
         return (
             "the installed MXNet is the CPU wheel. For the GPU wheel: make setup DEVICE=gpu "
-            "(or: pip uninstall -y mxnet; python -m selfatt_lib.install; then restart the kernel)"
+            "(or: pip uninstall -y mxnet; python -m selfatt_lib.machinery.install; then restart the kernel)"
         )
     try:
         (mx.nd.ones(1, ctx=mx.gpu(number)) + 1).asscalar()

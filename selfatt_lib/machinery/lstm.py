@@ -21,7 +21,7 @@ from numba import njit
 from numba.core.compiler_lock import global_compiler_lock
 from threadpoolctl import ThreadpoolController
 
-from selfatt_lib.runtime import THREADS, mx, mxnet_lock
+from selfatt_lib.machinery.runtime import THREADS, mx, mxnet_lock
 
 # with fewer reviews in its matrix products, or smaller products, another thread costs more than it brings
 REVIEWS_WORTH_A_THREAD = 16

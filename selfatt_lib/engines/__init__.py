@@ -1,0 +1,1 @@
+"""What trains and predicts in large: one engine a library of tensors."""
