@@ -268,6 +268,14 @@ class SelfAttentiveBiLSTM(gluon.HybridBlock):
         if not train_embedding:
             self.embedding.collect_params().setattr("grad_req", "null")
 
+    def named_parameters(self):
+        """Return the parameters under their names in `reference`: dict of Parameter."""
+        # Gluon's fused LSTM files its weights under a layer that it would unfold into
+        return {
+            name.replace("_unfused.0.", ""): parameter
+            for name, parameter in self._collect_params_with_prefix().items()
+        }
+
     def hybrid_forward(self, F, tokens, valid_length):
         # (B, T, embedding)
         hidden = self.embedding_dropout(self.embedding(tokens))

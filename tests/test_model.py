@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-import reference
 
+from selfatt_lib import reference
 from selfatt_lib.machinery.runtime import mx, seed_everything
 from selfatt_lib.model import BiLSTM, PrunedLayer, SelfAttention, SelfAttentiveBiLSTM
 
@@ -43,36 +43,8 @@ def as_batch(reviews, width=None, padding=1):
 
 
 def weights_of(model):
-    def lstm(block):
-        names = ("l0_i2h_weight", "l0_h2h_weight", "l0_i2h_bias", "l0_h2h_bias")
-        return [getattr(block, name).data().asnumpy() for name in names]
-
-    weights = {
-        "embedding": model.embedding.weight,
-        "output_weight": model.output.weight,
-        "output_bias": model.output.bias,
-    }
-    weights |= {
-        "W_s1": model.attention.w_s1.weight,
-        "W_s2": model.attention.w_s2.weight,
-    }
-    if model.pooling == "prune":
-        weights |= {
-            name: getattr(model.hidden, name)
-            for name in ("row_weight", "row_bias", "column_weight", "column_bias")
-        }
-    else:
-        weights |= {
-            "hidden_weight": model.hidden.weight,
-            "hidden_bias": model.hidden.bias,
-        }
-    weights = {name: parameter.data().asnumpy() for name, parameter in weights.items()}
-    for number, layer in enumerate(model.layers):
-        weights |= {
-            f"forward{number}": lstm(layer.forward_lstm),
-            f"backward{number}": lstm(layer.backward_lstm),
-        }
-    return weights
+    parameters = model.named_parameters().items()
+    return {name: parameter.data().asnumpy() for name, parameter in parameters}
 
 
 @pytest.mark.parametrize("hybridize", [False, True])
@@ -80,15 +52,13 @@ def weights_of(model):
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "prune"])
 def test_the_model_agrees_with_the_papers_equations(pooling, num_layers, hybridize):
     model = make_model(pooling, num_layers, hybridize)
-    logits, attention = model(*as_batch(REVIEWS))
-    for row, review in enumerate(REVIEWS):
-        expected = reference.self_attentive_bilstm(
-            np.array(review), weights_of(model), num_layers, pooling
-        )
-        np.testing.assert_allclose(logits[row].asnumpy(), expected[0], atol=1e-5)
-        np.testing.assert_allclose(
-            attention[row, :, : len(review)].asnumpy(), expected[1], atol=1e-5
-        )
+    tokens, valid_length = as_batch(REVIEWS)
+    found = model(tokens, valid_length)
+    expected = reference.forward(
+        tokens.asnumpy(), valid_length.asnumpy(), weights_of(model), pooling
+    )
+    for ours, theirs in zip(found, expected):
+        np.testing.assert_allclose(ours.asnumpy(), theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "prune"])

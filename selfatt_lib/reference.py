@@ -1,0 +1,156 @@
+"""The model of Lin et al. (2017) in NumPy, from the paper's equations.
+
+It reads a padded batch: B reviews of at most T tokens; a review has n of them. u are the
+LSTM's units in a direction, d_a the attention's, r its hops, C the classes. The paper's
+letters are kept: H are the states, A is the attention, M = AH the sentence embedding.
+
+`weights` is a dict of arrays, and these are the names in ``model.safetensors``. Gates lie
+below each other in the order i, f, g, o (input, forget, candidate, output):
+
+==========================================  ============================================
+``embedding.weight``                        (words, E)
+``layers.K.forward_lstm.i2h_weight``        (4u, E); above the first layer (4u, 2u)
+``layers.K.forward_lstm.h2h_weight``        (4u, u)
+``layers.K.forward_lstm.i2h_bias``          (4u,), and ``h2h_bias`` likewise
+``layers.K.backward_lstm.…``                the same four for the other direction
+``attention.w_s1.weight``                   (d_a, 2u)
+``attention.w_s2.weight``                   (r, d_a)
+``hidden.weight``, ``hidden.bias``          (b, r · 2u), (b,); pooling "mean": (b, 2u)
+``hidden.row_weight``, ``row_bias``         pooling "prune": (r, 2u, p), (r, 1, p)
+``hidden.column_weight``, ``column_bias``   pooling "prune": (2u, r, q), (2u, 1, q)
+``output.weight``, ``output.bias``          (C, units of the hidden layer), (C,)
+==========================================  ============================================
+"""
+
+import numpy as np
+
+
+def forward(tokens, valid_length, weights, pooling="flatten"):
+    """Read reviews: figure 1 of Lin et al. (2017).
+
+    Parameters
+    ----------
+    tokens : ndarray of int, shape (B, T)
+        Word numbers; what stands beyond a review's length is ignored.
+    valid_length : ndarray of int, shape (B,)
+        n of each review, from 1 to T.
+    weights : dict of ndarray
+        Named as above.
+    pooling : {"flatten", "mean", "prune"}, default "flatten"
+
+    Returns
+    -------
+    logits : ndarray, shape (B, C)
+    attention : ndarray, shape (B, r, T)
+        Each row sums to 1 over the review's tokens and is exactly 0 on padding.
+    embedding : ndarray, shape (B, r, 2u)
+    """
+    H = states(tokens, valid_length, weights)  # (B, T, 2u)
+    A = attention(H, valid_length, weights)  # (B, r, T)
+    M = A @ H  # equation (7): (B, r, 2u)
+    return classify(M, weights, pooling), A, M
+
+
+def states(tokens, valid_length, weights):
+    """Return H, the states of the last LSTM layer: ndarray, shape (B, T, 2u)."""
+    H = weights["embedding.weight"][tokens]  # word vectors: (B, T, E)
+    layer = 0
+    while f"layers.{layer}.forward_lstm.i2h_weight" in weights:
+        H = bilstm(H, valid_length, weights, layer)  # (B, T, 2u)
+        layer += 1
+    return H
+
+
+def bilstm(x, valid_length, weights, layer=0):
+    """Equations (1) to (3): h_t from both sides, (B, T, input) to (B, T, 2u)."""
+    (B, T, _), place = x.shape, np.arange(x.shape[1])
+    n = valid_length[:, None]
+    # word t from the end of each review; padding keeps its place
+    from_end = np.where(place < n, n - 1 - place, place)[:, :, None]  # (B, T, 1)
+    x = np.stack([x, np.take_along_axis(x, from_end, axis=1)])  # (2, B, T, input)
+    W_x, W_h, b_x, b_h = (
+        np.stack([weights[f"layers.{layer}.{way}_lstm.{name}"] for way in DIRECTIONS])
+        for name in ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
+    )
+    u = W_h.shape[2]
+    W_x, W_h = W_x.transpose(0, 2, 1), W_h.transpose(0, 2, 1)  # (2, …, 4u)
+    from_x = x.reshape(2, B * T, -1) @ W_x + (b_x + b_h)[:, None]  # (2, BT, 4u)
+    from_x = from_x.reshape(2, B, T, 4 * u)
+    h = c = np.zeros((2, B, u), x.dtype)
+    H = np.empty((2, B, T, u), x.dtype)
+    for t in range(T):
+        h, c = lstm_cell(from_x[:, :, t] + h @ W_h, c)
+        H[:, :, t] = h
+    backward = np.take_along_axis(H[1], from_end, axis=1)
+    return np.concatenate([H[0], backward], axis=2)  # equation (4): (B, T, 2u)
+
+
+DIRECTIONS = ("forward", "backward")
+
+
+def lstm_cell(sums, c):
+    """One step of an LSTM: from W_x x + W_h h + b (…, 4u) and c (…, u) to the next h, c."""
+    u = c.shape[-1]
+    i, f, g, o = (sums[..., k * u : (k + 1) * u] for k in range(4))  # (…, u) each
+    # c_t = σ(f) c_{t-1} + σ(i) tanh(g)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    # h_t = σ(o) tanh(c_t)
+    return sigmoid(o) * np.tanh(c), c
+
+
+def sigmoid(x):
+    """σ(x) = 1 / (1 + e^-x), so written that no power overflows."""
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
+
+
+def attention(H, valid_length, weights):
+    """Equation (6): A = softmax(W_s2 tanh(W_s1 Hᵀ)), shape (B, r, T)."""
+    W_s1, W_s2 = (weights[f"attention.{name}.weight"] for name in ("w_s1", "w_s2"))
+    scores = np.tanh(H @ W_s1.T) @ W_s2.T  # (B, T, r)
+    is_word = np.arange(H.shape[1]) < valid_length[:, None]  # (B, T)
+    scores = np.where(is_word[:, None], scores.transpose(0, 2, 1), -np.inf)
+    return softmax(scores)  # (B, r, T)
+
+
+def softmax(x):
+    """exp(x) over its sum, along the last axis."""
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def classify(M, weights, pooling="flatten"):
+    """The paper's classifier: M (B, r, 2u), a ReLU layer, logits (B, C)."""
+    if pooling == "prune":  # appendix A: units for each row, units for each column
+        rows, columns = (
+            (M.transpose(axes) @ weights[f"hidden.{part}_weight"])
+            + weights[f"hidden.{part}_bias"]
+            for part, axes in (("row", (1, 0, 2)), ("column", (2, 0, 1)))
+        )  # (r, B, p), (2u, B, q)
+        units = np.concatenate(
+            [part.transpose(1, 0, 2).reshape(len(M), -1) for part in (rows, columns)],
+            axis=1,
+        )  # (B, r · p + 2u · q)
+    else:
+        pooled = M.mean(axis=1) if pooling == "mean" else M.reshape(len(M), -1)
+        units = pooled @ weights["hidden.weight"].T + weights["hidden.bias"]  # (B, b)
+    return np.maximum(units, 0) @ weights["output.weight"].T + weights["output.bias"]
+
+
+def penalty(A, form="squared", valid_length=None):
+    """Equation (8): P = ‖AAᵀ - I‖²_F of each review, shape (B,); see `penalty.FORMS`."""
+    _, r, T = A.shape
+    P = ((A @ A.transpose(0, 2, 1) - np.eye(r, dtype=A.dtype)) ** 2).sum(axis=(1, 2))
+    if form == "norm":  # the tutorial's
+        return np.sqrt(P)
+    if form == "mean_squared":  # the authors' code: (AᵀA - I)², its mean
+        n = T if valid_length is None else valid_length
+        return (P + n - r) / n**2
+    return P
+
+
+def cross_entropy(logits, labels, class_weights=None):
+    """-w_y log softmax(logits)_y of each review, shape (B,); labels from 0 to C - 1."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))  # (B, C)
+    loss = -log_p[np.arange(len(labels)), labels]
+    return loss if class_weights is None else np.asarray(class_weights)[labels] * loss
