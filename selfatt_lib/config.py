@@ -1,0 +1,245 @@
+"""The parameters of a training run, checked before any work."""
+
+import ast
+import difflib
+import os
+from contextlib import suppress
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+Whole = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
+WholeOrNone = Annotated[
+    int | None, Field(ge=1, description="a whole number of at least 1 or None")
+]
+Layers = Annotated[int, Field(ge=1, le=100, description="a whole number from 1 to 100")]
+Seed = Annotated[
+    int, Field(ge=0, lt=2**31, description="a whole number from 0 to 2**31 - 1")
+]
+Share = Annotated[float, Field(ge=0, lt=1, description="a number from 0 to below 1")]
+Positive = Annotated[float, Field(gt=0, description="a number above 0")]
+PositiveOrNone = Annotated[
+    float | None, Field(gt=0, description="a number above 0 or None")
+]
+NotNegative = Annotated[float, Field(ge=0, description="a number of at least 0")]
+Flag = Annotated[bool, Field(description="True or False")]
+Text = Annotated[
+    str,
+    Field(
+        pattern=r"\S",
+        description="a text that is not empty (in quotes; for papermill: -r, not -p)",
+    ),
+]
+Weights = Annotated[
+    Literal["auto"]
+    | Annotated[list[Positive], Field(min_length=5, max_length=5)]
+    | None,
+    Field(description="None, 'auto' or a list of five numbers above 0"),
+]
+Embedding = Literal["glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d"]
+Pooling = Literal["flatten", "mean", "prune"]
+PenaltyForm = Literal["squared", "norm", "mean_squared"]
+
+
+class Settings(BaseModel):
+    """Values of the right kind only, which cannot be changed."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False
+    )
+
+
+class ModelSettings(Settings):
+    """The arguments of `model.SelfAttentiveBiLSTM`, as ``config.json`` keeps them."""
+
+    vocab_size: Whole
+    embedding_size: Whole
+    hidden_size: Whole
+    num_layers: Layers
+    attention_units: Whole
+    attention_hops: Whole
+    classifier_units: Whole
+    num_classes: Literal[5]
+    pooling: Pooling
+    prune_p: WholeOrNone
+    prune_q: WholeOrNone
+    dropout: Share
+    embedding_dropout: Share
+    train_embedding: Flag
+
+
+class TrainingConfig(Settings):
+    """The parameters of ``book/training.ipynb``.
+
+    NumPy's numbers and pathlib's paths are taken for what they are, and so is a text that
+    can mean one value only: "1e-3", "null", "true", "[3.0, 5.3, 4.0, 2.0, 1.0]".
+
+    Raises
+    ------
+    ValueError
+        A name is no parameter, or a value is of the wrong type or impossible. The message
+        names the parameter, what was given and what was expected.
+
+    Examples
+    --------
+    >>> TrainingConfig(epochs="12").epochs
+    12
+    >>> TrainingConfig(epochs=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: epochs must be a whole number of at least 1; got 0
+    """
+
+    # Data: see `load_reviews`, `split_reviews`, `tokenize`, `build_vocab`, `load_glove`
+    dataset: Text = "review-snippets"
+    train_size: WholeOrNone = None  # None: all that are not held out
+    valid_size: Whole = 1400  # reviews held out
+    max_tokens: Whole = 100
+    lower: Flag = True
+    vocab_size: Whole = 10_000
+    embedding: Embedding = "glove.6B.50d"
+    train_embedding: Flag = True
+
+    # Model: see `SelfAttentiveBiLSTM`
+    hidden_size: Whole = 64  # u
+    num_layers: Layers = 1
+    attention_units: Whole = 64  # d_a
+    attention_hops: Whole = 4  # r
+    classifier_units: Whole = 64
+    pooling: Pooling = "flatten"
+    prune_p: WholeOrNone = None
+    prune_q: WholeOrNone = None
+    dropout: Share = 0.5
+    embedding_dropout: Share = 0.3
+
+    # Objective: None is plain cross-entropy, "auto" counts the stars in training
+    class_weights: Weights = None
+    penalty_coefficient: NotNegative = 0.03
+    penalty_form: PenaltyForm = "squared"
+
+    # Training: Adam
+    epochs: Whole = 8
+    learning_rate: Positive = 0.003
+    clip_norm: PositiveOrNone = 0.5  # of the gradient of the mean loss
+    patience: WholeOrNone = None  # epochs after the best
+    batch_size: Whole = 64  # and the next two as in `Batches`
+    num_buckets: Whole = 10
+    bucket_ratio: NotNegative = 0.5
+
+    seed: Seed = 0
+    tfidf: Flag = True  # False leaves that baseline out
+    device: Text = "auto"
+    run_dir: Text = "runs/quick"
+    resume: Flag = False  # go on with the run that lies there
+
+    def __init__(self, **given):
+        for name in given:
+            if name not in type(self).model_fields:
+                raise unknown_parameter(name)
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            name = error.errors()[0]["loc"][0]
+            field = type(self).model_fields[name]
+            choices = getattr(field.annotation, "__args__", ())
+            expected = field.description or f"one of {', '.join(map(repr, choices))}"
+            value = meant(given[name], field.annotation)
+            raise ValueError(f"{name} must be {expected}; got {value!r:.200}") from None
+        check_pooling(self.pooling, self.prune_p, self.prune_q)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _what_is_meant(cls, value, info):
+        return meant(value, cls.model_fields[info.field_name].annotation)
+
+    @classmethod
+    def from_namespace(cls, namespace):
+        """Take the parameters from a notebook's ``globals()``.
+
+        Other plain values are misspelt parameters, which papermill itself only warns of.
+        When the cell is run again, after others, they are left alone.
+        """
+        plain = (bool, int, float, str, list, dict, type(None))
+        again = any(isinstance(value, cls) for value in namespace.values())
+        return cls(
+            **{
+                name: value
+                for name, value in namespace.items()
+                if name in cls.model_fields
+                or (
+                    isinstance(value, plain)
+                    and not again
+                    and not name.startswith(("_", "PAPERMILL_"))
+                    and name not in ("In", "Out")
+                )
+            }
+        )
+
+    @property
+    def sample_size(self):
+        """Reviews to load: ``train_size + valid_size``, or None for all."""
+        return None if self.train_size is None else self.train_size + self.valid_size
+
+    def model_settings(self, vocab_size, embedding_size, num_classes=5):
+        """Return what the model is made of: ModelSettings."""
+        values = vars(self) | {
+            "vocab_size": vocab_size,
+            "embedding_size": embedding_size,
+            "num_classes": num_classes,
+        }
+        return ModelSettings(
+            **{name: values[name] for name in ModelSettings.model_fields}
+        )
+
+
+WORDS = {"true": True, "false": False, "null": None, "none": None}
+
+
+def meant(value, kind):
+    """Return the plain value that YAML's, a shell's, NumPy's or pathlib's stands for.
+
+    What cannot be understood is returned as it is; `kind` is the parameter's type.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, str) and kind is not str:
+        text = value.strip()
+        with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            # 1e-3 is a text to YAML, null to papermill
+            value = WORDS.get(text.lower(), text)
+            value = ast.literal_eval(text) if value is text else value
+    if isinstance(value, list | tuple):
+        value = [meant(each, kind) for each in value]
+    if isinstance(value, float) and value.is_integer() and kind in (int, int | None):
+        value = int(value)
+    return value
+
+
+def unknown_parameter(name):
+    """Return the error for a name that is no parameter: ValueError."""
+    known = list(TrainingConfig.model_fields)
+    hint = f"known are: {', '.join(known)}"
+    if close := difflib.get_close_matches(str(name), known, n=1):
+        hint = f"did you mean {close[0]!r}?"
+    if name == "squared_penalty":
+        hint = (
+            "since the authors' own penalty is there too, write penalty_form: "
+            "'squared' for True, 'norm' for False"
+        )
+    return ValueError(f"there is no parameter {name!r}; {hint}")
+
+
+def check_pooling(pooling, prune_p=None, prune_q=None):
+    """Raise ValueError unless `pooling` is known and has the sizes that it needs."""
+    if pooling not in Pooling.__args__:
+        raise ValueError(
+            f"pooling must be one of {', '.join(Pooling.__args__)}; got {pooling!r}"
+        )
+    if pooling == "prune" and not (prune_p and prune_q):
+        raise ValueError(
+            "pooling='prune' needs prune_p and prune_q (for example 150 and 10); got "
+            f"{prune_p} and {prune_q}"
+        )

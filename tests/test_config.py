@@ -1,0 +1,140 @@
+"""What can be a parameter, what is meant by it, and what is said of the others."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfatt_lib.config import TrainingConfig
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number of at least 1; got 0"),
+        ({"epochs": 2.5}, "epochs must be a whole number of at least 1; got 2.5"),
+        ({"epochs": True}, "epochs must be a whole number of at least 1; got True"),
+        (
+            {"num_layers": 101},
+            "num_layers must be a whole number from 1 to 100; got 101",
+        ),
+        ({"epochs": "two"}, "epochs must be a whole number of at least 1; got 'two'"),
+        ({"epochs": "2.5"}, "epochs must be a whole number of at least 1; got 2.5"),
+        ({"epochs": "[" * 9999}, "epochs must be a whole number of at least 1; got"),
+        (
+            {"train_size": -1},
+            "train_size must be a whole number of at least 1 or None; got -1",
+        ),
+        ({"dropout": 1.0}, "dropout must be a number from 0 to below 1; got 1.0"),
+        (
+            {"learning_rate": float("nan")},
+            "learning_rate must be a number above 0; got nan",
+        ),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0; got 0"),
+        (
+            {"clip_norm": float("inf")},
+            "clip_norm must be a number above 0 or None; got inf",
+        ),
+        (
+            {"embedding": "word2vec"},
+            "embedding must be one of 'glove.6B.50d', .*; got 'word2vec'",
+        ),
+        ({"lower": "yes"}, "lower must be True or False; got 'yes'"),
+        (
+            {"class_weights": [1, 2]},
+            "class_weights must be None, 'auto' or a list of five numbers above 0",
+        ),
+        ({"class_weights": "yes"}, "class_weights must be .*; got 'yes'"),
+        (
+            {"pooling": "max"},
+            "pooling must be one of 'flatten', 'mean', 'prune'; got 'max'",
+        ),
+        ({"pooling": "prune"}, "pooling='prune' needs prune_p and prune_q"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"run_dir": " "}, "run_dir must be a text that is not empty"),
+        ({"run_dir": 20240501}, r"run_dir must be a text .*-r, not -p\); got 20240501"),
+        (
+            {"penalty_form": "cubed"},
+            "penalty_form must be one of 'squared', 'norm', 'mean_squared'; got 'cubed'",
+        ),
+    ],
+)
+def test_an_impossible_parameter_is_refused_by_name(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "value"),
+    [
+        ("learning_rate", "1e-3", 0.001),  # a text to YAML
+        ("epochs", "8", 8),
+        ("epochs", 8.0, 8),
+        ("train_size", "1e3", 1000),
+        ("vocab_size", "10_000", 10_000),
+        ("train_size", "null", None),  # texts to papermill
+        ("clip_norm", "None", None),
+        ("lower", "true", True),
+        ("resume", "False", False),
+        ("class_weights", "[1,2,3,4,5]", [1, 2, 3, 4, 5]),
+        ("class_weights", (3, 5.3, 4, 2, 1), [3, 5.3, 4, 2, 1]),
+        ("class_weights", np.array([1.0, 2, 3, 4, 5]), [1, 2, 3, 4, 5]),
+        ("class_weights", [np.float32(2)] * 5, [2.0] * 5),
+        ("class_weights", "auto", "auto"),
+        ("seed", np.int64(7), 7),
+        ("dropout", np.float64(0.25), 0.25),
+        ("lower", np.bool_(False), False),
+        ("dataset", Path("my reviews.csv"), "my reviews.csv"),
+        ("run_dir", Path("runs") / "2024", str(Path("runs/2024"))),
+        ("run_dir", "2024", "2024"),
+        ("run_dir", "null", "null"),
+    ],
+)
+def test_a_value_whose_meaning_is_clear_is_taken(name, given, value):
+    for config in (
+        TrainingConfig(**{name: given}),
+        TrainingConfig.from_namespace({name: given}),
+    ):
+        found = getattr(config, name)
+        assert found == value
+        assert type(found) is type(value)
+        json.dumps(config.model_dump())
+
+
+def test_a_parameter_of_another_kind_is_not_left_out():
+    """A notebook's other objects are; a parameter's name makes it one."""
+    with pytest.raises(ValueError, match="epochs must be a whole number"):
+        TrainingConfig.from_namespace({"epochs": {8}})
+
+
+def test_a_notebooks_plain_values_are_the_parameters():
+    namespace = {
+        "epochs": 2,
+        "pooling": "mean",
+        "_private": 1,
+        "In": [""],
+        "Out": {},
+        "json": json,
+        "exit": exit,
+    }
+    config = TrainingConfig.from_namespace(namespace)
+    assert (config.epochs, config.pooling) == (2, "mean")
+    # when the cell is run again, what later cells defined is no parameter
+    assert (
+        TrainingConfig.from_namespace(namespace | {"config": config, "sentence": "a"})
+        == config
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("epohcs", "there is no parameter 'epohcs'; did you mean 'epochs'?"),
+        ("xyz", "no parameter 'xyz'; known are: dataset"),
+        ("squared_penalty", "write penalty_form: 'squared' for True, 'norm' for False"),
+    ],
+)
+def test_an_unknown_parameter_is_refused_with_the_nearest(name, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        TrainingConfig.from_namespace({name: 3})
