@@ -1,13 +1,47 @@
-"""Buckets of similar length, batches padded no further than their longest review, and their way to the devices."""
-
-import warnings
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+"""Buckets of similar length, batches padded no further than their longest review."""
 
 import numpy as np
 
-from selfatt_lib.machinery.runtime import mx, nlp
+from selfatt_lib.data.vocabulary import Vocabulary
+
+
+def bucket_sampler(lengths, batch_size, num_buckets, ratio, rng=None):
+    """Put reviews of similar length into batches, as GluonNLP's FixedBucketSampler.
+
+    Parameters
+    ----------
+    lengths : array of int, shape (reviews,)
+        At least one, none of them 0.
+    batch_size, num_buckets : int
+    ratio : float
+        Lets buckets of short reviews have larger batches:
+        ``max(ratio * batch_size * longest / length, batch_size)``.
+    rng : numpy.random.RandomState, optional
+        Draws the order of batches and of reviews in a bucket. Without it they come
+        longest bucket first, in the order of the reviews.
+
+    Returns
+    -------
+    list of ndarray of int
+        The numbers of each batch's reviews.
+    """
+    lengths = np.asarray(lengths)
+    longest, shortest = lengths.max(), lengths.min()
+    width = max((1 + longest - shortest) // num_buckets, 1)
+    keys = longest - width * np.arange(num_buckets)  # the longest a bucket takes
+    keys = np.unique(np.maximum(keys, shortest))
+    bucket_of = np.searchsorted(keys, lengths)
+    buckets = [np.flatnonzero(bucket_of == i) for i in range(len(keys))]
+    sizes = [max(int(longest / key * ratio * batch_size), batch_size) for key in keys]
+    batches = [
+        (i, start)
+        for i in reversed(range(len(keys)))
+        for start in range(0, len(buckets[i]), sizes[i])
+    ]
+    if rng:
+        for drawn in (batches, *buckets):
+            rng.shuffle(drawn)
+    return [buckets[i][start : start + sizes[i]] for i, start in batches]
 
 
 class Batches:
@@ -19,22 +53,24 @@ class Batches:
         Numbered by `vocab` or otherwise.
     stars : array of int, shape (reviews,)
         From 1 to 5.
-    vocab : gluonnlp.Vocab
-        Gives the numbers of the words and of the padding.
+    vocab : Vocabulary
+        Gives the numbers of the words.
     batch_size : int, default 64
     num_buckets : int, default 10
         Reviews are sorted into so many buckets by length; a batch takes from one.
     bucket_ratio : float, default 0.5
-        Lets buckets of short reviews have larger batches: ``max(ratio * batch_size * longest / length, batch_size)``.
-    shuffle : bool, default False
-        Draw the order of reviews and batches from NumPy's global generator, anew at each iteration. The order depends on the
-        generator's state alone, not on earlier iterations.
+        Lets buckets of short reviews have larger batches, see `bucket_sampler`.
+
+    Attributes
+    ----------
+    lengths : ndarray of int64, shape (reviews,)
+        Tokens of each review.
 
     Yields
     ------
-    tokens : NDArray of int32, shape (B, T)
-    valid_length : NDArray of int32, shape (B,)
-    stars : NDArray of float32, shape (B,)
+    tokens : ndarray of int32, shape (B, T)
+    valid_length : ndarray of int32, shape (B,)
+    stars : ndarray of int32, shape (B,)
         As given, from 1 to 5.
 
     Raises
@@ -51,90 +87,36 @@ class Batches:
         batch_size=64,
         num_buckets=10,
         bucket_ratio=0.5,
-        shuffle=False,
     ):
-        self.tokenized, self.stars = tokenized, np.asarray(stars, dtype=np.float32)
-        self.bucketing = {
-            "batch_size": batch_size,
-            "num_buckets": num_buckets,
-            "ratio": bucket_ratio,
-            "shuffle": shuffle,
-        }
+        self.tokenized, self.stars = tokenized, np.asarray(stars, dtype=np.int32)
         self.numbers = np.array(vocab[tokenized.words], dtype=np.int32)
-        self.padding = vocab[vocab.padding_token]
         self.lengths = tokenized.lengths
         if not self.lengths.all():
             place = int(self.lengths.argmin()) + 1
             raise ValueError(
-                f"review {place} of {len(self.lengths)} has no word; leave such reviews out, as load_reviews does"
+                f"review {place} of {len(self.lengths)} has no word; "
+                "leave such reviews out, as load_reviews does"
             )
-
-    def sampler(self):
-        """Return a fresh sampler: an iterable of lists of review numbers."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Some buckets are empty")
-            return nlp.data.FixedBucketSampler(self.lengths, **self.bucketing)
-
-    def assemble(self, reviews):
-        """Return the batch of the reviews with these numbers, as it is yielded but in arrays of NumPy."""
-        ids, offsets = self.tokenized.ids, self.tokenized.offsets[reviews]
-        valid_length = self.lengths[reviews].astype(np.int32)
-        place = np.arange(valid_length.max())
-        is_word = place < valid_length[:, None]
-        tokens = np.full(is_word.shape, self.padding, np.int32)
-        tokens[is_word] = self.numbers[ids[(offsets[:, None] + place)[is_word]]]
-        return tokens, valid_length, self.stars[reviews]
-
-    def arrays(self):
-        """Yield the batches in arrays of NumPy."""
-        return map(self.assemble, self.sampler())
-
-    @cached_property
-    def _num_batches(self):
-        return len(self.sampler())
+        self.bucketing = batch_size, num_buckets, bucket_ratio
+        self.in_order = bucket_sampler(self.lengths, *self.bucketing)
 
     def __len__(self):
-        return self._num_batches
+        return len(self.in_order)
 
     def __iter__(self):
-        for arrays in self.arrays():
-            yield tuple(map(mx.nd.from_numpy, arrays))
+        return map(self.assemble, self.in_order)
 
+    def shuffled(self, seed):
+        """Yield the batches, and the reviews in them, in an order drawn with a seed."""
+        rng = np.random.RandomState(seed)
+        return map(self.assemble, bucket_sampler(self.lengths, *self.bucketing, rng))
 
-def on_devices(batches, devices, ahead=2):
-    """Bring batches to the devices, the next ones while the model still works on the last.
-
-    A batch is dealt out evenly. A device that is left without a review, since the batch has fewer than there are devices, gets one with
-    a share of 0.
-
-    Parameters
-    ----------
-    batches : Batches
-    devices : list of mxnet.Context
-    ahead : int, default 2
-        So many batches are made in advance, by a thread.
-
-    Yields
-    ------
-    list of (share, tokens, valid_length, stars)
-        For each device the share of the batch's reviews, which add up to 1, and the arrays as `Batches` yields them.
-    """
-
-    def deal_out(*arrays):
-        count, parts = len(arrays[0]), []
-        split = [np.array_split(array, len(devices)) for array in arrays]
-        for device, own in zip(devices, zip(*split)):
-            share = len(own[0]) / count
-            some = own if share else [array[:1] for array in arrays]
-            on_device = [
-                mx.nd.from_numpy(array).as_in_context(device) for array in some
-            ]
-            parts.append((share, *on_device))
-        return parts
-
-    made = (deal_out(*batch) for batch in batches.arrays())
-    with ThreadPoolExecutor(1) as thread:
-        waiting = deque(thread.submit(next, made, None) for _ in range(ahead))
-        while (batch := waiting.popleft().result()) is not None:
-            waiting.append(thread.submit(next, made, None))
-            yield batch
+    def assemble(self, numbers):
+        """Return the batch of the reviews with these numbers."""
+        valid_length = self.lengths[numbers].astype(np.int32)  # (B,)
+        place = np.arange(valid_length.max())  # (T,)
+        is_word = place < valid_length[:, None]  # (B, T)
+        tokens = np.full(is_word.shape, Vocabulary.PADDING, np.int32)  # (B, T)
+        flat = self.tokenized.offsets[numbers][:, None] + place  # (B, T)
+        tokens[is_word] = self.numbers[self.tokenized.ids[flat[is_word]]]
+        return tokens, valid_length, self.stars[numbers]

@@ -9,7 +9,7 @@ import numpy as np
 import spacy
 
 from selfatt_lib.data.sources import cache_dir, scratch_folder
-from selfatt_lib.data.text import TokenizedTexts, tokenize_all
+from selfatt_lib.data.tokens import TokenizedTexts, tokenize_all
 
 # fewer are tokenized in less than a second
 TEXTS_WORTH_KEEPING = 5_000

@@ -1,40 +1,17 @@
-"""Texts into tokens, with spaCy's English rules, each distinct word once."""
+"""Texts into tokens, with spaCy's English rules."""
 
-import os
-from functools import lru_cache
-from itertools import pairwise, product
-from threading import RLock
+from array import array
+from dataclasses import dataclass
+from itertools import islice, starmap
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import spacy
-from spacy.tokenizer import Tokenizer
-from spacy.vocab import Vocab
 
-# Beyond this a "word" is noise. The tokenizer reads a word again for every mark it splits off: 1000 brackets take it 0.1 s, a million
-# would take a day.
-LONGEST_WORD = 300
-DISTINCT_WORDS = 500_000  # words whose tokens are remembered
+from selfatt_lib.machinery.progress import tqdm
+from selfatt_lib.machinery.threads import num_threads
+from selfatt_lib.machinery.words import LONGEST_WORD, tokenize_chunk, tokenizer
 
-_english = spacy.blank("en").tokenizer  # rules only: no model to download
-
-
-def _with_cases(cases):
-    """Return the English tokenizer with these special cases, and a vocabulary that finds out nothing about a word but its letters."""
-    return Tokenizer(
-        Vocab(),
-        rules=cases,
-        prefix_search=_english.prefix_search,
-        suffix_search=_english.suffix_search,
-        infix_finditer=_english.infix_finditer,
-        token_match=_english.token_match,
-        url_match=_english.url_match,
-    )
-
-
-_tokenizer = _with_cases(_english.rules)
+CHUNK = 5000  # texts tokenized at a time
+FEW = 20  # fewer are faster tokenized one by one
 
 
 def tokenize(text, max_tokens=None, lower=True):
@@ -44,14 +21,17 @@ def tokenize(text, max_tokens=None, lower=True):
     ----------
     text : str
     max_tokens : int, optional
-        Keep so many tokens, as the tutorial's ``ClipSequence`` does. No more of the text is read than that takes.
+        Keep so many tokens, as the tutorial's ``ClipSequence`` does. No more of the
+        text is read than that takes.
     lower : bool, default True
-        Lower-case the tokens. GloVe 6B knows lower case only: to it, the tutorial's "This" was an unknown word.
+        Lower-case the tokens. GloVe 6B knows lower case only: to it, the tutorial's
+        "This" was an unknown word.
 
     Returns
     -------
     list of str
-        Without white space. Of a word of more than 300 characters, only the first 300 are read.
+        Without white space. Of a word of more than 300 characters, only the first 300
+        are read.
 
     Examples
     --------
@@ -61,179 +41,98 @@ def tokenize(text, max_tokens=None, lower=True):
     # A word is one token or more, so no more words are needed than tokens.
     words = text.split(None, -1 if max_tokens is None else max_tokens)
     start = " ".join(word[:LONGEST_WORD] for word in words[:max_tokens])
-    tokens = [token.text for token in _tokenizer(start)[:max_tokens]]
+    tokens = [token.text for token in tokenizer(start)[:max_tokens]]
     return [token.lower() for token in tokens] if lower else tokens
 
 
-# spaCy joins tokens that make up a special case, such as ":" and ")", even across white space, now and then. Where that can happen,
-# two words must not be tokenized apart: the last token of the one and the first of the other stand side by side in a special case.
-_plain = _with_cases(None)
-_cases = frozenset(_english.rules)
-_joined = {
-    (one.text, other.text)
-    for case in map(_plain, _cases)
-    for one, other in pairwise(case)
-}
-_before, _after = map(frozenset, zip(*_joined))
-_ENDS, _STARTS = map(tuple, (_before, _after))
-
-
-@lru_cache(DISTINCT_WORDS)
-def _edges(word):
-    """Return what can be the first token of a word, and what the last, with the special cases and without: two sets."""
-    split = [
-        [token.text for token in tokenizer(word)] for tokenizer in (_tokenizer, _plain)
-    ]
-    return {tokens[0] for tokens in split}, {tokens[-1] for tokens in split}
-
-
-def _may_join(before, after):
-    return not _joined.isdisjoint(product(_edges(before)[1], _edges(after)[0]))
-
-
-def _plain_tokens(word):
-    """Return the tokens of a word of plain letters, with one mark or none behind them: list of str. Of any other word, None."""
-    has_mark = word.endswith((",", "!", "?", ";", ":")) or (
-        word.endswith(".") and word[-2:-1].islower()
-    )
-    letters, *mark = (word[:-1], word[-1]) if has_mark else (word,)
-    if not (letters.isascii() and letters.isalpha()) or {word, letters} & _cases:
-        return None
-    return [letters, *mark]
-
-
-class _Words(dict):
-    """Words, each with the numbers of its tokens: it is tokenized once, however often it occurs.
-
-    Parameters
-    ----------
-    lower : bool
-        As in `tokenize`.
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Texts as one flat array of word numbers: four bytes a token.
 
     Attributes
     ----------
-    numbers : dict
-        Token → number, in the order of the numbers.
+    words : list of str
+        The word of each number.
+    ids : ndarray of int32, shape (tokens,)
+        The tokens of all texts, one text after the other.
+    offsets : ndarray of int64, shape (texts + 1,)
+        Text i is ``ids[offsets[i]:offsets[i + 1]]``.
     """
 
-    def __init__(self, lower):
-        self.lower, self.lock = lower, RLock()
-        self.forget()
+    words: list
+    ids: np.ndarray
+    offsets: np.ndarray
 
-    def forget(self):
-        self.clear()
-        self.numbers = {}
-        self.starts, self.ends = set(), set()  # words that _may_join has to look at
+    @classmethod
+    def from_lists(cls, texts):
+        """Return texts that are given as lists of tokens, in the same form."""
+        index = {}
+        ids = [index.setdefault(word, len(index)) for words in texts for word in words]
+        offsets = np.cumsum([0, *map(len, texts)])
+        return cls(list(index), np.array(ids, np.int32), offsets)
 
-    def number(self, tokens):
-        if self.lower:
-            tokens = map(str.lower, tokens)
-        # tuples of numbers cost Python's search for garbage no time, lists would
-        return tuple(
-            [self.numbers.setdefault(token, len(self.numbers)) for token in tokens]
-        )
+    def __len__(self):
+        return len(self.offsets) - 1
 
-    def __missing__(self, word):
-        if len(word) > LONGEST_WORD:  # not worth remembering
-            return ()
-        tokens = _plain_tokens(word)
-        if tokens:
-            starts, ends = tokens[0] in _after, tokens[-1] in _before
-        else:
-            tokens = [token.text for token in _tokenizer(word)]
-            starts = word.startswith(_STARTS) and not _after.isdisjoint(_edges(word)[0])
-            ends = word.endswith(_ENDS)
-        if starts:
-            self.starts.add(word)
-        if ends:
-            self.ends.add(word)
-        self[word] = self.number(tokens)
-        return self[word]
+    def __getitem__(self, i):
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
 
-    def apart(self, words, distinct):
-        """Tell which words must not be tokenized without their text: the too long, and those that spaCy might join with the next.
+    @property
+    def lengths(self):
+        """Tokens of each text: ndarray of int64, shape (texts,)."""
+        return np.diff(self.offsets)
 
-        Parameters
-        ----------
-        words : ndarray of int, shape (N,)
-            The words of some texts, one after the other.
-        distinct : list of str
-            Those numbers' words.
-
-        Returns
-        -------
-        list of int
-            Their places in `words`.
-        """
-        starts, ends, is_long = (
-            np.fromiter(flags, bool, len(distinct))
-            for flags in (
-                map(self.starts.__contains__, distinct),
-                map(self.ends.__contains__, distinct),
-                (len(word) > LONGEST_WORD for word in distinct),
-            )
-        )
-        may_join = [
-            place
-            for place in np.flatnonzero(ends[words[:-1]] & starts[words[1:]])
-            if _may_join(distinct[words[place]], distinct[words[place + 1]])
-        ]
-        return may_join + np.flatnonzero(is_long[words]).tolist()
+    def encode(self, vocab):
+        """Return the same texts, numbered by a vocabulary."""
+        numbers = np.array(vocab[self.words], dtype=np.int32)
+        return TokenizedTexts(vocab.idx_to_token, numbers[self.ids], self.offsets)
 
 
-_WORDS = {lower: _Words(lower) for lower in (True, False)}
-for _words in _WORDS.values():  # a forked process gets them whole, and unlocked
-    os.register_at_fork(
-        before=_words.lock.acquire,
-        after_in_parent=_words.lock.release,
-        after_in_child=_words.lock.release,
-    )
+def tokenize_all(texts, max_tokens=100, lower=True):
+    """Tokenize many texts, a few thousand at a time.
 
-
-def _clip(lists, size):
-    return lists if size is None else pc.list_slice(lists, 0, size)
-
-
-def tokenize_chunk(texts, max_tokens, lower):
-    """Tokenize some texts.
-
-    The words are split and numbered, and their tokens put in their places, by Arrow, which lets other threads run meanwhile.
+    Parameters
+    ----------
+    texts : iterable of str
+        They are taken a few at a time and not kept.
+    max_tokens, lower
+        As in `tokenize`.
 
     Returns
     -------
-    tokens : list of str
-        In the order in which they first occur.
-    ids : ndarray of int
-        The number of each token, one text after the other.
-    lengths : ndarray of int64, shape (texts,)
+    TokenizedTexts
+        Words are numbered in the order in which they first occur.
     """
-    split = pc.utf8_split_whitespace(
-        pc.utf8_trim_whitespace(pa.array(texts, pa.large_string())),
-        max_splits=max_tokens,
-    )
-    split = _clip(split, max_tokens)
-    spans = split.offsets.to_numpy()  # text i has the words from spans[i] on
-    numbered = split.flatten().dictionary_encode()
-    words = numbered.indices.to_numpy().copy()
-    distinct = numbered.dictionary.to_pylist()
-    known = _WORDS[lower]
-    with known.lock:
-        if len(known) > DISTINCT_WORDS:
-            known.forget()
-        tokens = [known[word] for word in distinct]
-        tokens.append(())
-        apart = np.searchsorted(spans, known.apart(words, distinct), "right") - 1
-        for number in set(apart.tolist()):
-            # such a text is one word of many tokens, and others of none
-            first, last = spans[number], spans[number + 1]
-            words[first:last] = len(distinct)
-            words[first] = len(tokens)
-            whole = tokenize(texts[number], max_tokens, lower)
-            tokens.append(known.number(whole))
-        all_tokens = list(known.numbers)
-    of_words = pa.array(tokens, pa.list_(pa.int32())).take(pa.array(words))
-    starts = of_words.offsets.to_numpy()[spans]
-    of_texts = _clip(pa.ListArray.from_arrays(starts, of_words.values), max_tokens)
-    ids, found = pd.factorize(of_texts.flatten().to_numpy())
-    lengths = np.diff(of_texts.offsets).astype(np.int64)
-    return [all_tokens[number] for number in found], ids, lengths
+    size = len(texts) if hasattr(texts, "__len__") else None
+    if size is not None and size < FEW:
+        return TokenizedTexts.from_lists(
+            [tokenize(t, max_tokens, lower) for t in texts]
+        )
+    chunks = ((chunk, max_tokens, lower, tokenize) for chunk in _chunks(texts))
+    if size is None or size > CHUNK:
+        import joblib
+
+        in_threads = joblib.Parallel(num_threads(), "threading", return_as="generator")
+        tokenized = in_threads(joblib.delayed(tokenize_chunk)(*c) for c in chunks)
+    else:
+        tokenized = starmap(tokenize_chunk, chunks)
+    index, ids, lengths = {}, array("i"), array("q")
+    with tqdm(
+        total=size, desc="tokenizing", unit=" reviews", leave=False, delay=0.5
+    ) as bar:
+        for words, chunk_ids, chunk_lengths in tokenized:
+            renumber = np.array(
+                [index.setdefault(word, len(index)) for word in words], dtype=np.int32
+            )
+            ids.frombytes(renumber[chunk_ids].tobytes())
+            lengths.frombytes(chunk_lengths.tobytes())
+            bar.update(len(chunk_lengths))
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return TokenizedTexts(list(index), np.frombuffer(ids, np.int32), offsets)
+
+
+def _chunks(texts):
+    texts = iter(texts)
+    while chunk := list(islice(texts, CHUNK)):
+        yield chunk

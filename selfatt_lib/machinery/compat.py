@@ -9,10 +9,10 @@ CUDA 11. It also settles threads and memory, which MXNet and glibc ask for at th
 import ctypes
 import os
 
-import joblib
 import numpy as np
 
 from selfatt_lib.machinery import cuda
+from selfatt_lib.machinery.threads import num_threads
 
 # What `import mxnet` needs of NumPy 1.26 to 2.5, by the MXNet module that asks for it.
 _RENAMED = {
@@ -54,12 +54,6 @@ def _add_missing_numpy_names():
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
-def _threads():
-    """Return how many threads compute: OMP_NUM_THREADS, or the cores we may use."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else joblib.cpu_count()
-
-
 def _keep_freed_memory():
     """Let glibc keep freed blocks of up to 64 MiB, for any thread.
 
@@ -72,7 +66,7 @@ def _keep_freed_memory():
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
-THREADS = _threads()
+THREADS = num_threads()
 # MXNet's bound on what runtime.choose_threads can ask for
 os.environ.setdefault("MXNET_OMP_MAX_THREADS", str(THREADS))
 _keep_freed_memory()

@@ -1,0 +1,213 @@
+"""spaCy's English tokenizer, and many texts through it at once: each word once.
+
+`data.tokens` calls this, in the book's terms.
+"""
+
+import os
+from functools import lru_cache
+from itertools import pairwise, product
+from threading import RLock
+
+import numpy as np
+import spacy
+from spacy.tokenizer import Tokenizer
+from spacy.vocab import Vocab
+
+# Beyond this a "word" is noise. The tokenizer reads a word again for every mark that it
+# splits off: 1000 brackets take it 0.1 s, a million would take a day.
+LONGEST_WORD = 300
+DISTINCT_WORDS = 500_000  # words whose tokens are remembered
+
+_english = spacy.blank("en").tokenizer  # rules only: no model to download
+
+
+def _with_cases(cases):
+    """Return the English tokenizer with these special cases.
+
+    Its vocabulary finds out nothing about a word but its letters.
+    """
+    return Tokenizer(
+        Vocab(),
+        rules=cases,
+        prefix_search=_english.prefix_search,
+        suffix_search=_english.suffix_search,
+        infix_finditer=_english.infix_finditer,
+        token_match=_english.token_match,
+        url_match=_english.url_match,
+    )
+
+
+tokenizer = _with_cases(_english.rules)
+
+# spaCy joins tokens that make up a special case, such as ":" and ")", even across white
+# space, now and then. Where that can happen, two words must not be tokenized apart: the
+# last token of the one and the first of the other stand side by side in a special case.
+_plain = _with_cases(None)
+_cases = frozenset(_english.rules)
+_joined = {
+    (one.text, other.text)
+    for case in map(_plain, _cases)
+    for one, other in pairwise(case)
+}
+_before, _after = map(frozenset, zip(*_joined))
+_ENDS, _STARTS = map(tuple, (_before, _after))
+
+
+@lru_cache(DISTINCT_WORDS)
+def _edges(word):
+    """Return what can be the first token of a word, and what the last: two sets.
+
+    With the special cases and without.
+    """
+    split = [[token.text for token in split(word)] for split in (tokenizer, _plain)]
+    return {tokens[0] for tokens in split}, {tokens[-1] for tokens in split}
+
+
+def _may_join(before, after):
+    return not _joined.isdisjoint(product(_edges(before)[1], _edges(after)[0]))
+
+
+def _plain_tokens(word):
+    """Return the tokens of a word of plain letters, with one mark or none behind them.
+
+    Of any other word, None.
+    """
+    has_mark = word.endswith((",", "!", "?", ";", ":")) or (
+        word.endswith(".") and word[-2:-1].islower()
+    )
+    letters, *mark = (word[:-1], word[-1]) if has_mark else (word,)
+    if not (letters.isascii() and letters.isalpha()) or {word, letters} & _cases:
+        return None
+    return [letters, *mark]
+
+
+class _Words(dict):
+    """Words, each with the numbers of its tokens.
+
+    A word is tokenized once, however often it occurs. `numbers` is a dict from token to
+    number, in the order of the numbers.
+    """
+
+    def __init__(self, lower):
+        self.lower, self.lock = lower, RLock()
+        self.forget()
+
+    def forget(self):
+        self.clear()
+        self.numbers = {}
+        self.starts, self.ends = set(), set()  # words that _may_join has to look at
+
+    def number(self, tokens):
+        if self.lower:
+            tokens = map(str.lower, tokens)
+        # tuples of numbers cost Python's search for garbage no time, lists would
+        return tuple(
+            [self.numbers.setdefault(token, len(self.numbers)) for token in tokens]
+        )
+
+    def __missing__(self, word):
+        if len(word) > LONGEST_WORD:  # not worth remembering
+            return ()
+        tokens = _plain_tokens(word)
+        if tokens:
+            starts, ends = tokens[0] in _after, tokens[-1] in _before
+        else:
+            tokens = [token.text for token in tokenizer(word)]
+            starts = word.startswith(_STARTS) and not _after.isdisjoint(_edges(word)[0])
+            ends = word.endswith(_ENDS)
+        if starts:
+            self.starts.add(word)
+        if ends:
+            self.ends.add(word)
+        self[word] = self.number(tokens)
+        return self[word]
+
+    def apart(self, words, distinct):
+        """Return the places of words that must not be tokenized without their text.
+
+        They are too long, or spaCy might join them with the next. `words` has, for one
+        text after the other, the number of each word in the list `distinct`.
+        """
+        starts, ends, is_long = (
+            np.fromiter(flags, bool, len(distinct))
+            for flags in (
+                map(self.starts.__contains__, distinct),
+                map(self.ends.__contains__, distinct),
+                (len(word) > LONGEST_WORD for word in distinct),
+            )
+        )
+        may_join = [
+            place
+            for place in np.flatnonzero(ends[words[:-1]] & starts[words[1:]])
+            if _may_join(distinct[words[place]], distinct[words[place + 1]])
+        ]
+        return may_join + np.flatnonzero(is_long[words]).tolist()
+
+
+_WORDS = {lower: _Words(lower) for lower in (True, False)}
+for _words in _WORDS.values():  # a forked process gets them whole, and unlocked
+    os.register_at_fork(
+        before=_words.lock.acquire,
+        after_in_parent=_words.lock.release,
+        after_in_child=_words.lock.release,
+    )
+
+
+def tokenize_chunk(texts, max_tokens, lower, tokenize):
+    """Tokenize some texts.
+
+    The words are split and numbered, and their tokens put in their places, by Arrow,
+    which lets other threads run meanwhile.
+
+    Parameters
+    ----------
+    texts : list of str
+    max_tokens, lower
+        As `tokenize` takes them.
+    tokenize : callable
+        Tokenizes a text whose words cannot be tokenized apart.
+
+    Returns
+    -------
+    tokens : list of str
+        In the order in which they first occur.
+    ids : ndarray of int
+        The number of each token, one text after the other.
+    lengths : ndarray of int64, shape (texts,)
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def clip(lists):
+        return lists if max_tokens is None else pc.list_slice(lists, 0, max_tokens)
+
+    split = pc.utf8_split_whitespace(
+        pc.utf8_trim_whitespace(pa.array(texts, pa.large_string())),
+        max_splits=max_tokens,
+    )
+    split = clip(split)
+    spans = split.offsets.to_numpy()  # text i has the words from spans[i] on
+    numbered = split.flatten().dictionary_encode()
+    words = numbered.indices.to_numpy().copy()
+    distinct = numbered.dictionary.to_pylist()
+    known = _WORDS[lower]
+    with known.lock:
+        if len(known) > DISTINCT_WORDS:
+            known.forget()
+        tokens = [known[word] for word in distinct]
+        tokens.append(())
+        apart = np.searchsorted(spans, known.apart(words, distinct), "right") - 1
+        for number in set(apart.tolist()):
+            # such a text is one word of many tokens, and others of none
+            first, last = spans[number], spans[number + 1]
+            words[first:last] = len(distinct)
+            words[first] = len(tokens)
+            tokens.append(known.number(tokenize(texts[number], max_tokens, lower)))
+        all_tokens = list(known.numbers)
+    of_words = pa.array(tokens, pa.list_(pa.int32())).take(pa.array(words))
+    starts = of_words.offsets.to_numpy()[spans]
+    of_texts = clip(pa.ListArray.from_arrays(starts, of_words.values))
+    encoded = of_texts.flatten().dictionary_encode()
+    found = [all_tokens[number] for number in encoded.dictionary.to_pylist()]
+    lengths = np.diff(of_texts.offsets).astype(np.int64)
+    return found, encoded.indices.to_numpy(), lengths
