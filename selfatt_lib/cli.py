@@ -335,7 +335,7 @@ def _rounded(array):
 @click.argument("run")
 def summary(run):
     """Print what the run directory RUN reached."""
-    from selfatt_lib.data.sources import locate
+    from selfatt_lib.machinery.places import locate
 
     with one_sentence():
         click.echo(_summary(run, locate(run)))

@@ -6,12 +6,14 @@ from itertools import islice, starmap
 
 import numpy as np
 
+from selfatt_lib.machinery import kept
 from selfatt_lib.machinery.progress import tqdm
 from selfatt_lib.machinery.threads import num_threads
 from selfatt_lib.machinery.words import LONGEST_WORD, tokenize_chunk, tokenizer
 
 CHUNK = 5000  # texts tokenized at a time
 FEW = 20  # fewer are faster tokenized one by one
+WORTH_KEEPING = 5_000  # fewer are tokenized in less than a second
 
 
 def tokenize(text, max_tokens=None, lower=True):
@@ -136,3 +138,37 @@ def _chunks(texts):
     texts = iter(texts)
     while chunk := list(islice(texts, CHUNK)):
         yield chunk
+
+
+def tokenize_kept(texts, max_tokens=100, lower=True):
+    """Return what `tokenize_all` returns, from disk if it was tokenized before.
+
+    These very texts, with these settings, in ``tokenized/`` of `cache_dir`.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    max_tokens, lower
+        As in `tokenize_all`.
+
+    Returns
+    -------
+    TokenizedTexts
+    """
+    if len(texts) < WORTH_KEEPING:
+        return tokenize_all(texts, max_tokens, lower)
+    path = kept.path_of(texts, max_tokens, lower)
+    if found := kept.read(path):
+        return TokenizedTexts(*found)
+    tokenized = tokenize_all(texts, max_tokens, lower)
+    kept.write(path, tokenized.words, tokenized.ids, tokenized.offsets)
+    return tokenized
+
+
+def is_unicode(text):
+    """Tell whether a text can be written as UTF-8: it has no half of a character."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 
-from selfatt_lib.data.sources import fetch
+from selfatt_lib.machinery.places import fetch
 from selfatt_lib.machinery.progress import tqdm
 
 GLOVE_PACKAGED = "glove.6B.50d"

@@ -1,8 +1,11 @@
-"""Decode columns of a Parquet file: ``python parquet.py MOST_BYTES CHUNK COLUMN... <FILE``.
+"""Decode columns of a Parquet file.
 
-A few bytes of Parquet can stand for gigabytes, and Arrow's reader has no limit of memory. So `sources` runs it here, in a process of
-its own, which has one; should it crash, then only that. It prints a line of JSON with the names of all columns and the number of rows,
-then the rows as an Arrow stream. At an error it says what is wrong.
+    python parquet.py MOST_BYTES CHUNK COLUMN... <FILE
+
+A few bytes of Parquet can stand for gigabytes, and Arrow's reader has no limit of
+memory. So `readers` runs it here, in a process of its own, which has one; should it
+crash, then only that. It prints a line of JSON with the names of all columns and the
+number of rows, then the rows as an Arrow stream. At an error it says what is wrong.
 """
 
 import json
@@ -40,7 +43,10 @@ def main(most_bytes, chunk, *columns):
 
 
 def plain(field):
-    """Return the field without what a writer has made of its type: a value counts, and is held, as often as it occurs."""
+    """Return the field without what a writer has made of its type.
+
+    So a value counts, and is held, as often as it occurs.
+    """
     kind = field.type
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type

