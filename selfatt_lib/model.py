@@ -6,12 +6,11 @@ are now called heads. B is the batch, T the tokens of its longest review; n, in 
 book, are a review's own.
 """
 
+from selfatt_lib.config import check_pooling
 from selfatt_lib.machinery import lstm
 from selfatt_lib.machinery.runtime import mx
 
 gluon, nn, rnn = mx.gluon, mx.gluon.nn, mx.gluon.rnn
-
-POOLINGS = ("flatten", "mean", "prune")
 
 
 class BiLSTM(gluon.HybridBlock):
@@ -288,15 +287,3 @@ class SelfAttentiveBiLSTM(gluon.HybridBlock):
             embedding = F.mean(embedding, axis=1)
         logits = self.output(self.dropout(self.hidden(self.dropout(embedding))))
         return logits, attention
-
-
-def check_pooling(pooling, prune_p=None, prune_q=None):
-    """Raise ValueError unless `pooling` is known and has the sizes that it needs."""
-    if pooling not in POOLINGS:
-        raise ValueError(
-            f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}"
-        )
-    if pooling == "prune" and not (prune_p and prune_q):
-        raise ValueError(
-            f"pooling='prune' needs prune_p and prune_q (for example 150 and 10); got {prune_p} and {prune_q}"
-        )

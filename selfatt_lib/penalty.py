@@ -1,7 +1,5 @@
 """The training objective: weighted cross-entropy, and the penalty that keeps the attention hops apart."""
 
-import numpy as np
-
 from selfatt_lib.machinery.runtime import mx
 
 nd, gluon = mx.nd, mx.gluon
@@ -103,36 +101,3 @@ class WeightedSoftmaxCE(gluon.HybridBlock):
     def hybrid_forward(self, F, logits, labels, class_weights):
         cross_entropy = -F.pick(F.log_softmax(logits, axis=-1), labels)
         return F.take(class_weights, labels) * cross_entropy
-
-
-def class_weights(stars, num_classes=5):
-    """Weigh each class by the commonest class's count over its own.
-
-    Parameters
-    ----------
-    stars : array of int, shape (reviews,)
-        From 1 to `num_classes`.
-    num_classes : int, default 5
-
-    Returns
-    -------
-    list of float, length `num_classes`
-        1.0 for the commonest class, more for rarer ones, rounded to one decimal as the tutorial's [3.0, 5.3, 4.0, 2.0, 1.0]
-        are. A class without a review weighs 1.0: no loss is ever multiplied by it.
-
-    Raises
-    ------
-    ValueError
-        There are no reviews.
-
-    Examples
-    --------
-    >>> class_weights([1, 2, 2, 5, 5, 5, 5])
-    [4.0, 2.0, 1.0, 1.0, 1.0]
-    """
-    stars = np.asarray(stars, dtype=int)
-    counts = np.bincount(stars, minlength=num_classes + 1)[1:]
-    most = counts.max()
-    if not most:
-        raise ValueError("class_weights needs at least one review; got none")
-    return [round(float(most / count), 1) if count else 1.0 for count in counts]

@@ -154,3 +154,75 @@ def cross_entropy(logits, labels, class_weights=None):
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))  # (B, C)
     loss = -log_p[np.arange(len(labels)), labels]
     return loss if class_weights is None else np.asarray(class_weights)[labels] * loss
+
+
+def class_weights(stars, num_classes=5):
+    """Weigh each class by the commonest class's count over its own.
+
+    Parameters
+    ----------
+    stars : array of int, shape (reviews,)
+        From 1 to `num_classes`.
+    num_classes : int, default 5
+
+    Returns
+    -------
+    list of float, length `num_classes`
+        1.0 for the commonest class, more for rarer ones, rounded to one decimal as the
+        tutorial's [3.0, 5.3, 4.0, 2.0, 1.0] are. A class without a review weighs 1.0: no
+        loss is ever multiplied by it.
+
+    Raises
+    ------
+    ValueError
+        There are no reviews.
+
+    Examples
+    --------
+    >>> class_weights([1, 2, 2, 5, 5, 5, 5])
+    [4.0, 2.0, 1.0, 1.0, 1.0]
+    """
+    stars = np.asarray(stars, dtype=int)
+    counts = np.bincount(stars, minlength=num_classes + 1)[1:]
+    most = counts.max()
+    if not most:
+        raise ValueError("class_weights needs at least one review; got none")
+    return [round(float(most / count), 1) if count else 1.0 for count in counts]
+
+
+def weight_shapes(
+    vocab_size,
+    embedding_size,
+    hidden_size,
+    num_layers,
+    attention_units,
+    attention_hops,
+    classifier_units,
+    num_classes,
+    pooling="flatten",
+    prune_p=None,
+    prune_q=None,
+    **_,
+):
+    """Return the shape of each weight of a model of these sizes: dict of tuple."""
+    u, r, b = hidden_size, attention_hops, classifier_units
+    shapes = {"embedding.weight": (vocab_size, embedding_size)}
+    for layer in range(num_layers):
+        for direction in DIRECTIONS:
+            lstm = f"layers.{layer}.{direction}_lstm"
+            size = 2 * u if layer else embedding_size
+            shapes |= {f"{lstm}.i2h_weight": (4 * u, size)}
+            shapes |= {f"{lstm}.h2h_weight": (4 * u, u)}
+            shapes |= {f"{lstm}.{side}_bias": (4 * u,) for side in ("i2h", "h2h")}
+    shapes["attention.w_s1.weight"] = (attention_units, 2 * u)
+    shapes["attention.w_s2.weight"] = (r, attention_units)
+    if pooling == "prune":
+        b = r * prune_p + 2 * u * prune_q
+        shapes["hidden.row_weight"] = (r, 2 * u, prune_p)
+        shapes["hidden.row_bias"] = (r, 1, prune_p)
+        shapes["hidden.column_weight"] = (2 * u, r, prune_q)
+        shapes["hidden.column_bias"] = (2 * u, 1, prune_q)
+    else:
+        shapes["hidden.weight"] = (b, 2 * u if pooling == "mean" else 2 * u * r)
+        shapes["hidden.bias"] = (b,)
+    return shapes | {"output.weight": (num_classes, b), "output.bias": (num_classes,)}

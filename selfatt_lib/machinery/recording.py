@@ -1,0 +1,251 @@
+"""What stands beside the training loop: a bar, readings, signals, savings, advice."""
+
+import signal
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+
+from selfatt_lib.machinery.progress import tqdm
+
+BATCHES_PER_READING = 10  # so often the bar's loss and accuracy are read
+SECONDS_PER_SAVING = 600  # so often a long epoch is saved before its end
+TALLIED = ("loss", "stars", "logits")
+
+
+def in_background(batches, ahead=2):
+    """Yield batches, of which a thread makes the next two in advance."""
+    batches = iter(batches)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, batches, None) for _ in range(ahead))
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, batches, None))
+            yield batch
+
+
+class Tally:
+    """The handles of an epoch's batches, left on the devices until they are read.
+
+    Parameters
+    ----------
+    fitted : list of int, optional
+        Tokens of batches that are known to be done; `arrays` adds to it.
+    earlier : dict of ndarray, optional
+        What `progress` returned before this process went on with the epoch.
+    """
+
+    def __init__(self, fitted=None, earlier=None):
+        self.handles, self.sizes = [], []
+        self.fitted = [] if fitted is None else fitted
+        self.before, seconds, self.earlier = 0, 0.0, None
+        if earlier and "batches" in earlier:
+            self.before = int(earlier["batches"][0])
+            seconds = float(earlier["seconds"][0])
+            self.earlier = [earlier[f"tally:{part}"] for part in TALLIED]
+        self.started = time.perf_counter() - seconds
+
+    @property
+    def seconds(self):
+        """Seconds of the epoch so far."""
+        return time.perf_counter() - self.started
+
+    def add(self, batch, handle):
+        """Add a batch and the handle of what became of it."""
+        tokens, _, stars = batch
+        self.handles.append((stars, handle))
+        self.sizes.append(tokens.size)
+
+    def arrays(self, first=None, last=None):
+        """Wait for batches, and return their loss, stars and logits."""
+        parts = []
+        for stars, handle in self.handles[first:last]:
+            loss, logits = handle.read()
+            parts.append((loss, stars, logits))
+        self.fitted.append(max(self.sizes[first:last], default=0))
+        if self.earlier and first is None:
+            parts.insert(0, self.earlier)
+        return [np.concatenate(arrays) for arrays in zip(*parts)]
+
+    def read(self, first=None, last=None):
+        """Return mean loss, stars and predicted stars of batches, of all by default."""
+        loss, stars, logits = self.arrays(first, last)
+        return float(loss.mean(dtype=np.float64)), stars, logits.argmax(axis=1) + 1
+
+    def progress(self):
+        """Return what a checkpoint keeps in the middle of an epoch: dict of ndarray."""
+        arrays = dict(zip(TALLIED, self.arrays()))
+        return {
+            "batches": np.array([self.before + len(self.handles)]),
+            "seconds": np.array([self.seconds]),
+        } | {f"tally:{part}": array for part, array in arrays.items()}
+
+    def first_not_finite(self):
+        """Return the number of the first batch whose loss is infinite or no number."""
+        for number, (_, handle) in enumerate(self.handles, self.before + 1):
+            if not np.isfinite(handle.read()[0]).all():
+                return number
+
+
+class Recorder:
+    """Watch over the loop: as a context, from the first epoch to the last.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    devices : list
+        Of the engine.
+    batches : Batches
+        Of an epoch.
+    done : int
+        Epochs that are done.
+    save : callable
+        Keeps a checkpoint; it is given what `Tally.progress` returns.
+    earlier : dict of ndarray
+        The checkpoint that training goes on from.
+    """
+
+    def __init__(self, config, devices, batches, done, save, earlier):
+        self.config, self.devices, self.done, self.save = config, devices, done, save
+        self.steps, self.longest = len(batches), int(batches.lengths.max())
+        self.fitted = []
+        self.tally = Tally(self.fitted, earlier)
+
+    def __enter__(self):
+        advice = advice_on_memory(self.config, self.devices, self.longest, self.fitted)
+        with ExitStack() as contexts:
+            contexts.enter_context(advice)
+            self.signals = contexts.enter_context(signals_noted())
+            self.bar = contexts.enter_context(
+                tqdm(
+                    total=self.config.epochs * self.steps,
+                    initial=self.done * self.steps,
+                    desc="epoch",
+                    unit=" batches",
+                    mininterval=0.5,
+                )
+            )
+            self.contexts = contexts.pop_all()
+        return self
+
+    def __exit__(self, *error):
+        return self.contexts.__exit__(*error)
+
+    def begin_epoch(self, epoch):
+        """Start to count anew, except in an epoch that was saved in the middle."""
+        if epoch > self.done + 1:
+            self.tally = Tally(self.fitted)
+        self.epoch, self.number = epoch, 0  # of the batch in it
+        self.saved = time.perf_counter()
+        self.bar.set_description(f"epoch {epoch} of {self.config.epochs}")
+
+    def was_done(self):
+        """Count the next batch; tell whether an earlier process has done it."""
+        self.number += 1
+        self.bar.update()
+        return self.number <= self.tally.before
+
+    def add(self, batch, handle):
+        """Add a batch. Every tenth is read, and a signal or ten minutes save the run."""
+        tally = self.tally
+        tally.add(batch, handle)
+        if (
+            self.number % BATCHES_PER_READING == 0
+            and len(tally.handles) > BATCHES_PER_READING
+        ):
+            # ten batches back, so that the devices have work while we wait
+            loss, stars, predictions = tally.read(
+                -2 * BATCHES_PER_READING, -BATCHES_PER_READING
+            )
+            self.require_finite(loss)
+            accuracy = (stars == predictions).mean()
+            shown = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}"}
+            self.bar.set_postfix(shown, refresh=False)
+        if self.signals or time.perf_counter() - self.saved > SECONDS_PER_SAVING:
+            self.require_finite(tally.read()[0])
+            self.save(tally.progress())
+            self.saved = time.perf_counter()
+        self.stop_if_asked(f"batch {self.number} of {self.steps} in epoch {self.epoch}")
+
+    def read(self):
+        """Wait for the epoch's batches; return mean loss, stars and predicted stars."""
+        found = self.tally.read()
+        self.require_finite(found[0])
+        return found
+
+    def require_finite(self, loss):
+        """Raise RuntimeError with the batch at fault if a loss is infinite or no number."""
+        if not np.isfinite(loss):
+            raise RuntimeError(
+                f"the loss of batch {self.tally.first_not_finite()} of {self.steps} in "
+                f"epoch {self.epoch} is infinite or no number. What was saved before is "
+                "kept. Begin anew with a lower learning_rate, or set clip_norm."
+            )
+
+    def stop_if_asked(self, after):
+        """Raise KeyboardInterrupt if a signal came; the run is saved by then."""
+        if self.signals:
+            raise KeyboardInterrupt(
+                f"{self.signals[0]} came. Stopped and saved after {after}. To go on, run "
+                "the same with resume=True."
+            )
+
+
+@contextmanager
+def signals_noted():
+    """Take note of SIGINT and SIGTERM; the same one again ends the process. Gives names.
+
+    What the process ignores, as shells have it do in the background, it goes on ignoring.
+    """
+    came, before = [], {}
+
+    def note(number, _):
+        came.append(signal.Signals(number).name)
+        signal.signal(number, before[number])
+
+    # Python allows it nowhere else.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, note)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def advice_on_memory(config, devices, longest, fitted):
+    """Say what to do about a MemoryError of the engine.
+
+    `longest` is the longest review's number of tokens, `fitted` are the tokens of batches
+    that are known to have fitted.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        smaller = "a smaller max_tokens"
+        if config.batch_size > 1:
+            # the tokens of the largest batch, for each of batch_size
+            tokens = max(1, config.bucket_ratio) * longest
+            most, fits = max(fitted, default=0), config.batch_size // 2
+            known = ""
+            if most:
+                fits = max(1, min(fits, int(most / tokens)))
+                known = f" (batches of {most:,} tokens did fit)"
+            smaller = f"batch_size={fits}{known}"
+        elsewhere = ""
+        if str(devices[0]).startswith("gpu"):
+            elsewhere = (
+                ", or go on with this run on other devices: resume=True with "
+                "device='cpu' or with several, as in device='gpu:0,gpu:1'"
+            )
+        raise MemoryError(
+            f"{error} for batch_size={config.batch_size} and reviews of {longest} "
+            f"tokens. The epochs before this one are kept. Begin anew with {smaller}"
+            f"{elsewhere}. In a notebook, restart the kernel first: it still holds the "
+            "memory."
+        ) from error

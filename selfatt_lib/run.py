@@ -1,0 +1,429 @@
+"""The run directory: JSON and arrays in, JSON and arrays out. Nothing in it is code.
+
+=========================  ===========================================================
+``config.json``            the parameters, the model's sizes, and fingerprints
+``vocab.json``             the words, in the order of their numbers
+``model.safetensors``      the weights of the best epoch, named as in `reference`
+``checkpoint.safetensors`` all that training goes on from
+``metrics.jsonl``          a line an epoch
+``metrics.json``           the scores, at the end
+``attention.html``         some held-out reviews, shaded by attention
+``training.ipynb``         the executed notebook
+=========================  ===========================================================
+"""
+
+import filecmp
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from selfatt_lib.config import ModelSettings, Settings, TrainingConfig
+from selfatt_lib.machinery.files import (
+    read_arrays,
+    read_json,
+    replacing,
+    write_arrays,
+    write_text,
+)
+from selfatt_lib.machinery.places import cache_dir, locate
+from selfatt_lib.reference import weight_shapes
+
+FORMAT = 2  # of the run directory; the book's first edition kept MXNet's own files
+MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+FILES = {"config.json", "vocab.json", "metrics.jsonl", "metrics.json", MODEL}
+FILES |= {CHECKPOINT, "attention.html", "training.ipynb"}
+
+# What does not count when runs are compared, and what may change when one goes on
+NOT_COMPARED = {"resume", "run_dir", "device", "tfidf"}
+EXTENDED = {"epochs", "patience"}
+
+
+class RunSettings(Settings):
+    """The content of ``config.json``.
+
+    `reviews` and `vocab` are fingerprints of what the run was trained on, `run` of all
+    that decides its weights; its files of arrays bear that mark.
+    """
+
+    format: int
+    training: TrainingConfig
+    model: ModelSettings
+    reviews: str
+    vocab: str
+    run: str
+
+
+def read_settings(folder):
+    """Read ``config.json`` of a run: RunSettings.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        It is damaged, or of a run of another edition. The message names the file.
+    """
+    path = folder / "config.json"
+    content = read_json(path)
+    if "training" in content and content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: it is of another edition of the book, which kept its files "
+            f"otherwise (this one reads format {FORMAT})"
+        )
+    try:
+        return RunSettings(**content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_words(folder, settings):
+    """Read ``vocab.json`` of a run: list of str, held against its fingerprint."""
+    path = folder / "vocab.json"
+    words = read_json(path).get("words")
+    if fingerprint(path.read_bytes()) != settings.vocab:
+        raise ValueError(f"{path}: it is another run's, or was changed")
+    size = settings.model.vocab_size
+    if (
+        not isinstance(words, list)
+        or not all(isinstance(word, str) for word in words)
+        or not len(words) == len(set(words)) == size
+    ):
+        raise ValueError(f"{path}: it is no list of {size} words, as config.json says")
+    return words
+
+
+def read_weights(folder, settings):
+    """Read ``model.safetensors`` of a run: dict of ndarray, named as in `reference`."""
+    expected = weight_shapes(**settings.model.model_dump())
+    weights = read_arrays(folder / MODEL, expected, run=settings.run)
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{folder / MODEL}: {name} holds infinities or NaN")
+    return weights
+
+
+def fingerprint(content):
+    """Return the SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def best(history):
+    """Return the epoch with the highest held-out accuracy, the first if several have it."""
+    return max(history, key=lambda epoch: epoch["valid_accuracy"])
+
+
+class RunDirectory:
+    """A run's folder while it trains.
+
+    It belongs to this process until `release`: a lock of the operating system, on a file
+    in `cache_dir`, keeps the user's other processes out, and goes with this one, however
+    that ends.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+
+    Raises
+    ------
+    FileNotFoundError
+        `resume` is set and the folder holds no run.
+    ValueError
+        `resume` is set and the run there has other parameters or more epochs, or the
+        folder holds something that is not a run.
+    RuntimeError
+        Another process is training in this folder.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        self.path = locate(config.run_dir).resolve()
+        self.aside = None  # where an earlier run was moved
+        self.settings = None  # RunSettings, once it is begun
+        if self.path.exists() and (
+            not self.path.is_dir()
+            or (not self._is_run() and any(self.path.glob("[!.]*")))
+        ):
+            raise ValueError(
+                f"run_dir {config.run_dir!r} exists and is not a run (it has no "
+                "config.json). Choose another run_dir."
+            )
+        if config.resume:
+            self._check_resumable()
+        self._take()
+
+    def _check_resumable(self):
+        config = self.config
+        if not self._is_run():
+            raise FileNotFoundError(
+                f"resume=True, but {config.run_dir!r} holds no run. Start it with "
+                "resume=False."
+            )
+        if differences := self._differences():
+            raise ValueError(
+                f"resume=True, but the run in {config.run_dir!r} has other parameters: "
+                f"{'; '.join(differences)}. Give the same ones, or choose another "
+                "run_dir."
+            )
+        if (done := len(self.history())) > config.epochs:
+            raise ValueError(
+                f"resume=True with epochs={config.epochs}, but the run in "
+                f"{config.run_dir!r} has {done} already. Give epochs={done} or "
+                "more, or choose another run_dir."
+            )
+
+    def _take(self):
+        """Keep other processes out of the folder, from now on."""
+        name = fingerprint(os.fsencode(self.path))[:16]
+        path = cache_dir() / "locks" / f"{name}.lock"
+        # one for all of this process: a notebook's cell may be run again
+        self._lock = FileLock(path, blocking=False, is_singleton=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:
+            raise RuntimeError(
+                f"another process is training in {self.config.run_dir!r}, or a notebook "
+                "that began to is still open. Wait for it, end it (shut the notebook's "
+                "kernel down), or choose another run_dir."
+            ) from None
+        except (OSError, NotImplementedError):
+            pass  # a cache folder that may only be read, or on a drive without locks
+
+    def release(self):
+        """Let other processes have the folder."""
+        self._lock.release(force=True)
+
+    # What lies there
+
+    def _is_run(self):
+        return (self.path / "config.json").is_file()
+
+    def _saved_settings(self):
+        with self._damaged():
+            return read_settings(self.path)
+
+    @contextmanager
+    def _damaged(self, advice=""):
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"the run cannot be used: {error}{advice}") from None
+
+    def _differences(self):
+        then = self._saved_settings().training
+        return [
+            f"{name} was {getattr(then, name)!r}, now {value!r}"
+            for name, value in self._compared().items()
+            if getattr(then, name) != value
+        ]
+
+    def _compared(self):
+        return self.config.model_dump(exclude=NOT_COMPARED | EXTENDED)
+
+    def _is_extended(self):
+        then = self._saved_settings().training
+        return any(
+            getattr(self.config, name) != getattr(then, name) for name in EXTENDED
+        )
+
+    def is_finished(self):
+        """Tell whether a finished run of these very parameters lies there."""
+        return (
+            self._is_run()
+            and (self.path / "metrics.json").is_file()
+            and not self._differences()
+            and not self._is_extended()
+        )
+
+    def history(self):
+        """Return the epochs so far: list of dict."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines()]
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{path} is damaged: {error}. Start the run anew with resume=False."
+            ) from None
+
+    # Writing
+
+    def begin(self, corpus):
+        """Make the folder ready.
+
+        An earlier run in it that is not resumed is moved aside, to the next free
+        ``run_dir.N``.
+
+        Parameters
+        ----------
+        corpus : Corpus
+
+        Raises
+        ------
+        ValueError
+            The run is resumed, but the reviews have changed since it began.
+        """
+        words = json.dumps({"words": corpus.vocab.idx_to_token})
+        reviews = _fingerprint_of_reviews(corpus)
+        if self.config.resume:
+            self._go_on(reviews)
+        else:
+            self._move_aside()
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write_settings(reviews, words, corpus.vectors.shape[1])
+        write_text(self.path / "vocab.json", words)
+
+    def _go_on(self, reviews):
+        self.settings = self._saved_settings()
+        if self.settings.reviews != reviews:
+            raise ValueError(
+                f"resume=True, but the reviews of {self.config.dataset!r} have changed "
+                "since this run began."
+            )
+        if self._is_extended():  # then it is not finished yet
+            (self.path / "metrics.json").unlink(missing_ok=True)
+            changed = self.config.model_dump(include=EXTENDED)
+            training = self.settings.training.model_copy(update=changed)
+            self.settings = self.settings.model_copy(update={"training": training})
+            self._write_config()
+
+    def _move_aside(self):
+        if self._is_run():
+            number = 1
+            while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+                number += 1
+            self.aside = self.path.rename(aside)
+
+    def _write_settings(self, reviews, words, embedding_size):
+        count = len(json.loads(words)["words"])
+        decided = {
+            "format": FORMAT,
+            "model": self.config.model_settings(count, embedding_size).model_dump(),
+            "reviews": reviews,
+            "vocab": fingerprint(words.encode()),
+        }
+        same = json.dumps(decided | {"training": self._compared()})
+        run = fingerprint(same.encode())
+        training = self.config.model_dump()
+        self.settings = RunSettings(**decided, training=training, run=run)
+        self._write_config()
+
+    def _write_config(self):
+        content = self.settings.model_dump()
+        write_text(self.path / "config.json", json.dumps(content, indent=2))
+
+    def save_epoch(self, history, checkpoint, weights=None):
+        """Keep an epoch. Whenever this is cut short, the epochs before it are intact.
+
+        Parameters
+        ----------
+        history : list of dict
+        checkpoint : dict of ndarray
+        weights : dict of ndarray, optional
+            Given if the epoch is the best so far.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written to: it is full, read-only or gone.
+        """
+        if weights:
+            self._save(MODEL, weights)
+        with self._writing("metrics.jsonl") as path, replacing(path) as temporary:
+            lines = [json.dumps(epoch) + "\n" for epoch in history]
+            temporary.write_text("".join(lines), encoding="utf-8")
+        self.save_checkpoint(checkpoint)  # comes last and counts
+
+    def save_checkpoint(self, checkpoint):
+        """Keep all that training goes on from: dict of ndarray."""
+        self._save(CHECKPOINT, checkpoint)
+
+    def _save(self, name, arrays):
+        with self._writing(name) as path:
+            write_arrays(path, arrays, run=self.settings.run)
+
+    @contextmanager
+    def _writing(self, name):
+        path = self.path / name
+        try:
+            yield path
+        except (OSError, SafetensorError, ValueError) as error:
+            raise OSError(
+                f"{path} could not be written: {error}. What was saved before is "
+                "intact. Make room, or give the folder back and its permission to "
+                "write, and go on with resume=True."
+            ) from error
+
+    def restore(self):
+        """Return where the run was saved last.
+
+        Returns
+        -------
+        history : list of dict
+            The epochs up to there.
+        checkpoint : dict of ndarray
+            Empty if nothing was saved yet.
+
+        Raises
+        ------
+        ValueError
+            The checkpoint is damaged, or what belongs to it is missing.
+        """
+        for left_over in self.path.glob(".*.partial"):  # by a run that was killed
+            left_over.unlink()
+        path = self.path / CHECKPOINT
+        if not path.exists():
+            return [], {}
+        with self._damaged(". Start the run anew with resume=False."):
+            checkpoint = read_arrays(path, run=self.settings.run)
+            try:
+                done = int(checkpoint["epoch"][0])
+            except (KeyError, IndexError, TypeError) as error:
+                raise ValueError(f"{path}: it has no epoch ({error!r})") from None
+        history = self.history()[:done]
+        if len(history) < done or (done and not (self.path / MODEL).exists()):
+            raise ValueError(
+                f"{str(self.path)!r} lacks {MODEL} or some of the {done} epochs of "
+                "metrics.jsonl. Start the run anew with resume=False."
+            )
+        if done:
+            self.best_weights()
+        return history, checkpoint
+
+    def best_weights(self):
+        """Return the weights of the best epoch: dict of ndarray.
+
+        Raises
+        ------
+        ValueError
+            The file is damaged or another run's.
+        """
+        with self._damaged(". Start the run anew with resume=False."):
+            return read_weights(self.path, self.settings)
+
+    def drop_equal_copy(self):
+        """Delete the run that was moved aside if it has the very same weights.
+
+        Not if anything else lies there.
+        """
+        if self.aside and {path.name for path in self.aside.iterdir()} <= FILES:
+            arrays = [MODEL, CHECKPOINT]
+            equal, _, _ = filecmp.cmpfiles(self.aside, self.path, arrays, shallow=False)
+            if equal == arrays:
+                shutil.rmtree(self.aside)
+                self.aside = None
+
+
+def _fingerprint_of_reviews(corpus):
+    import pandas as pd
+
+    parts = [corpus.train_reviews, corpus.valid_reviews]
+    reviews = pd.concat(parts)[["text", "stars"]]
+    hashes = pd.util.hash_pandas_object(reviews, index=False)
+    return fingerprint(hashes.to_numpy().tobytes())
