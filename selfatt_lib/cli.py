@@ -3,8 +3,6 @@
 import json
 import os
 import shlex
-import shutil
-import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,11 +88,10 @@ def train(parameters, run, pairs, texts, files):
                 + ", ".join(path.stem for path in known)
             )
         given = _read(defaults) | given
-        from selfatt_lib.training import RunDirectory, TrainingConfig, unknown_parameter
+        from selfatt_lib.config import TrainingConfig
+        from selfatt_lib.machinery.notebook import run_notebook
+        from selfatt_lib.run import RunDirectory
 
-        for name in given:
-            if name not in TrainingConfig.__dataclass_fields__:
-                raise unknown_parameter(name)
         config = TrainingConfig(**given)
         directory = RunDirectory(config)
         directory.release()  # the notebook's kernel takes it
@@ -105,11 +102,11 @@ def train(parameters, run, pairs, texts, files):
     for name, value in pairs:
         if name not in ("run_dir", "resume"):
             go_on += ["-p", name, value]
-    _run_notebook(
-        directory.path,
-        {name: value for name, value in vars(config).items() if name in given},
-        shlex.join([*go_on, "-p", "resume", "True"]),
-    )
+    parameters = {name: value for name, value in vars(config).items() if name in given}
+    go_on = shlex.join([*go_on, "-p", "resume", "True"])
+    with one_sentence():
+        if status := run_notebook(NOTEBOOK, directory.path, parameters, go_on):
+            sys.exit(status)
     click.echo(_summary(config.run_dir, directory.path))
 
 
@@ -142,72 +139,6 @@ def _parse(text, where):
             f"{where}: expected parameters, as in 'epochs: 2'; got {parameters!r:.80}"
         )
     return parameters
-
-
-def _run_notebook(run, parameters, go_on):
-    """Leave the executed notebook in the run directory, or beside it if it fails.
-
-    SIGINT, SIGTERM and SIGHUP are passed on to its kernel, which finishes its batch and
-    saves.
-    """
-    import papermill
-    from jupyter_client import AsyncKernelManager
-    from nbclient.exceptions import DeadKernelError
-
-    came, kernels = [], []
-    began = _saved_at(run)
-
-    class Kernel(AsyncKernelManager):
-        def __init__(self, *args, **options):
-            super().__init__(*args, **options)
-            kernels.append(self)
-
-    def stop(number, _):
-        came.append(number)
-        started = [kernel for kernel in kernels if kernel.has_kernel]
-        if not started or len(came) > 1:
-            raise KeyboardInterrupt
-        os.write(2, b"\nstopping after this batch; once more ends it at once\n")
-        started[0].provisioner.process.send_signal(signal.SIGINT)
-
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-        number = getattr(signal, name, None)
-        if number and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
-    with one_sentence():
-        run.parent.mkdir(parents=True, exist_ok=True)
-    executed = run.with_name(f".{run.name}.{os.getpid()}.ipynb")
-    try:
-        papermill.execute_notebook(
-            NOTEBOOK,
-            executed,
-            parameters,
-            progress_bar=False,
-            stderr_file=sys.stderr,
-            kernel_manager_class=Kernel,
-        )
-    except (Exception, KeyboardInterrupt) as error:
-        said = getattr(error, "evalue", str(error)) or "Stopped."
-        if isinstance(error, DeadKernelError):
-            said = "The kernel died; that it ran out of memory is the likeliest reason."
-        failed = run.with_name(f"{run.name}.failed.ipynb")
-        if came:
-            executed.unlink(missing_ok=True)
-        elif executed.exists():
-            os.replace(executed, failed)
-            said += f"\nThe notebook: {failed}"
-        click.echo(f"\n{said}", err=not came)
-        if _saved_at(run) != began:
-            click.echo(f"To go on: {go_on}", err=not came)
-        sys.exit(128 + came[0] if came else 1)
-    with one_sentence():
-        shutil.move(executed, run / "training.ipynb")
-
-
-def _saved_at(run):
-    """Return when the run in a folder was begun and saved last."""
-    files = [run / name for name in ("config.json", "checkpoint.params")]
-    return [file.stat().st_mtime_ns for file in files if file.exists()]
 
 
 # predict
@@ -353,7 +284,7 @@ def doctor():
 
 
 def _summary(run, path):
-    from selfatt_lib.params import read_json
+    from selfatt_lib.machinery.files import read_json
 
     metrics = path / "metrics.json"
     if not metrics.is_file():

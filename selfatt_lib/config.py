@@ -7,7 +7,14 @@ from contextlib import suppress
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 Whole = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
 WholeOrNone = Annotated[
@@ -49,6 +56,29 @@ class Settings(BaseModel):
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False
     )
 
+    def __init__(self, **given):
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(self._complaint(first, given)) from None
+
+    @classmethod
+    def _complaint(cls, error, given):
+        if "error" in error.get("ctx", {}):  # one of our own
+            return str(error["ctx"]["error"])
+        name = error["loc"][0]
+        if error["type"] == "extra_forbidden":
+            return f"there is no setting {name[:80]!r}"
+        if error["type"] == "missing":
+            return f"{name} is missing"
+        field = cls.model_fields[name]
+        expected = field.description
+        if choices := getattr(field.annotation, "__args__", ()):
+            expected = expected or f"one of {', '.join(map(repr, choices))}"
+        value = meant(given[name], field.annotation)
+        return f"{name} must be {expected or error['msg']}; got {value!r:.200}"
+
 
 class ModelSettings(Settings):
     """The arguments of `model.SelfAttentiveBiLSTM`, as ``config.json`` keeps them."""
@@ -67,6 +97,11 @@ class ModelSettings(Settings):
     dropout: Share
     embedding_dropout: Share
     train_embedding: Flag
+
+    @model_validator(mode="after")
+    def _pruning_has_its_sizes(self):
+        check_pooling(self.pooling, self.prune_p, self.prune_q)
+        return self
 
 
 class TrainingConfig(Settings):
@@ -137,16 +172,12 @@ class TrainingConfig(Settings):
         for name in given:
             if name not in type(self).model_fields:
                 raise unknown_parameter(name)
-        try:
-            super().__init__(**given)
-        except ValidationError as error:
-            name = error.errors()[0]["loc"][0]
-            field = type(self).model_fields[name]
-            choices = getattr(field.annotation, "__args__", ())
-            expected = field.description or f"one of {', '.join(map(repr, choices))}"
-            value = meant(given[name], field.annotation)
-            raise ValueError(f"{name} must be {expected}; got {value!r:.200}") from None
+        super().__init__(**given)
+
+    @model_validator(mode="after")
+    def _pruning_has_its_sizes(self):
         check_pooling(self.pooling, self.prune_p, self.prune_q)
+        return self
 
     @field_validator("*", mode="before")
     @classmethod

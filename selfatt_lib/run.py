@@ -382,10 +382,10 @@ class RunDirectory:
             return [], {}
         with self._damaged(". Start the run anew with resume=False."):
             checkpoint = read_arrays(path, run=self.settings.run)
-            try:
-                done = int(checkpoint["epoch"][0])
-            except (KeyError, IndexError, TypeError) as error:
-                raise ValueError(f"{path}: it has no epoch ({error!r})") from None
+            for name in ("epoch", "step"):
+                if name not in checkpoint or checkpoint[name].shape != (1,):
+                    raise ValueError(f"{path}: it has no {name!r}")
+        done = int(checkpoint["epoch"][0])
         history = self.history()[:done]
         if len(history) < done or (done and not (self.path / MODEL).exists()):
             raise ValueError(

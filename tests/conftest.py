@@ -10,14 +10,11 @@ from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
 from selfatt_lib import training
+from selfatt_lib.config import TrainingConfig
+from selfatt_lib.engines.mxnet import Engine
 from selfatt_lib.machinery.runtime import mx
-from selfatt_lib.training import (
-    RunDirectory,
-    TrainingConfig,
-    build_model,
-    build_objective,
-    train,
-)
+from selfatt_lib.reference import class_weights
+from selfatt_lib.run import RunDirectory
 
 mpl.use("agg")
 
@@ -76,18 +73,21 @@ def prepare(run_dir, reviews=None, devices=CPU, **parameters):
     """Do what the training notebook does up to the training, on a small scale."""
     config = TrainingConfig(run_dir=str(run_dir), **{**SMALL, **parameters})
     run = RunDirectory(config)
-    devices = list(devices)
     corpus = training.prepare(config, make_reviews(300) if reviews is None else reviews)
-    model = build_model(config, corpus.vocab, devices)
-    objective = build_objective(config, corpus.train_reviews["stars"], devices)
-    return SimpleNamespace(**vars(corpus), **locals())
+    weights = config.class_weights
+    if weights == "auto":
+        weights = class_weights(corpus.train_reviews["stars"])
+    engine = Engine(config, corpus.vectors, weights, devices)
+    return SimpleNamespace(
+        **vars(corpus), corpus=corpus, config=config, run=run, engine=engine
+    )
 
 
 def fit(prepared):
     """Do the training itself; return its history."""
     p = prepared
-    p.run.begin(p.vocab, p.train_reviews, p.valid_reviews)
-    return train(p.run, p.model, p.objective, p.train_batches, p.valid_batches)
+    p.run.begin(p.corpus)
+    return training.train(p.run, p.engine, p.train_batches, p.valid_batches)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from selfatt_lib import cli
 from selfatt_lib.cli import main
+from selfatt_lib.machinery.files import write_text
 from selfatt_lib.prediction import Classifier
-from selfatt_lib.training import write_text
 
 
 def run(*arguments, **options):

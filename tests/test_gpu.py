@@ -11,18 +11,16 @@ import pytest
 from test_training import stop_after
 
 from conftest import fit, make_reviews, prepare
-from selfatt_lib.data import on_devices
 from selfatt_lib.machinery import cuda
 from selfatt_lib.machinery.cuda import GPU
 from selfatt_lib.machinery.runtime import mx
-from selfatt_lib.training import training_step
 
 HERE = Path(__file__).parent
 
 
 def compare_with_cpu(device, folder):
     """Take one step on the CPU and on a device from the same weights, and compare loss, logits and gradients."""
-    found = []
+    found, weights = [], None
     for devices in ([mx.cpu()], [device]):
         prepared = prepare(
             folder / "compared",
@@ -31,17 +29,14 @@ def compare_with_cpu(device, folder):
             dropout=0.0,
             embedding_dropout=0.0,
         )
-        model = prepared.model
-        parameters = model.collect_params()
-        if found:  # the device drew other weights
-            model.load_parameters(str(folder / "weights"), ctx=device)
-        else:
-            model.save_parameters(str(folder / "weights"))
-        trainer = mx.gluon.Trainer(parameters, "sgd", update_on_kvstore=False)
-        batch = next(on_devices(prepared.valid_batches, devices))
-        ((loss, logits),) = training_step(model, prepared.objective, trainer, batch)
-        gradients = [p.list_grad()[0] for p in parameters.values()]
-        found.append([a.asnumpy() for a in (loss, logits, *gradients)])
+        engine = prepared.engine
+        if weights:  # the device drew others
+            engine.load_weights(weights)
+        weights = engine.weights()
+        loss, logits = engine.step(next(iter(prepared.valid_batches))).read()
+        parameters = engine.model.collect_params().values()
+        gradients = [p.list_grad()[0].asnumpy() for p in parameters]
+        found.append([loss, logits, *gradients])
     for on_cpu, on_device in zip(*found):
         # cuDNN may round to TF32, which has 10 bits
         assert np.abs(on_device - on_cpu).max() <= 1e-2 * np.abs(on_cpu).max()

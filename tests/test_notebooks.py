@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from conftest import SMALL, make_reviews
+from selfatt_lib.config import TrainingConfig
 from selfatt_lib.machinery.runtime import mx
-from selfatt_lib.training import TrainingConfig
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))

@@ -3,7 +3,8 @@ import pytest
 from test_model import check_gradient
 
 from selfatt_lib.machinery.runtime import mx
-from selfatt_lib.penalty import WeightedSoftmaxCE, class_weights, diversity_penalty
+from selfatt_lib.penalty import WeightedSoftmaxCE, diversity_penalty
+from selfatt_lib.reference import class_weights
 
 nd = mx.nd
 

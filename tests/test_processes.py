@@ -11,10 +11,11 @@ from numba.core.compiler_lock import global_compiler_lock
 from test_runtime import threads_of_operators
 
 from conftest import fit, make_reviews, prepare
-from selfatt_lib.data import tokens
-from selfatt_lib.machinery import lstm, runtime
+from selfatt_lib import prediction
+from selfatt_lib.machinery import lstm, runtime, words
 from selfatt_lib.machinery.progress import tqdm
 from selfatt_lib.machinery.runtime import choose_threads, mx
+from selfatt_lib.model import SelfAttentiveBiLSTM
 from selfatt_lib.prediction import Classifier
 
 TEXTS = make_reviews(40)["text"].tolist()
@@ -22,27 +23,38 @@ SECONDS = 50
 LOADED = {}  # found by a forked process; any other loads its own
 
 
-def answers(run_dir):
+ENGINES = {"NumPy": prediction.TEXTS_WORTH_AN_ENGINE, "MXNet": 0}
+
+
+def answers(run_dir, engine="MXNet"):
+    prediction.TEXTS_WORTH_AN_ENGINE = ENGINES[engine]
     classifier = LOADED.get(run_dir) or Classifier.load(run_dir)
     return [
-        (prediction.stars, prediction.probabilities.tobytes(), prediction.tokens)
-        for prediction in classifier.predict(TEXTS)
+        (found.stars, found.probabilities.tobytes(), found.tokens)
+        for found in classifier.predict(TEXTS)
     ]
 
 
-def test_eight_threads_may_make_the_first_call_at_once(trained, monkeypatch):
+@pytest.fixture(autouse=True)
+def _set_back():
+    yield
+    prediction.TEXTS_WORTH_AN_ENGINE = ENGINES["NumPy"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_eight_threads_may_make_the_first_call_at_once(engine, trained, monkeypatch):
     run_dir = trained.run.path
     together = threading.Barrier(8)
 
     def first_call(_):
         together.wait(SECONDS)
-        return answers(run_dir)
+        return answers(run_dir, engine)
 
     with ThreadPoolExecutor(8) as threads:
         for _ in range(10):
             monkeypatch.setitem(LOADED, run_dir, Classifier.load(run_dir))
             found = list(threads.map(first_call, range(8)))
-            assert found == [answers(run_dir)] * 8
+            assert found == [answers(run_dir, engine)] * 8
 
 
 def in_a_process(function, *arguments):
@@ -84,22 +96,24 @@ def wait_for(child):
     assert os.waitpid(child, 0)[1] == 0
 
 
-def predict_in_workers(run_dir, method):
+def predict_in_workers(run_dir, method, engine):
     LOADED[run_dir] = Classifier.load(run_dir)
-    expected = answers(run_dir)
+    expected = answers(run_dir, engine)
     with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map(answers, [run_dir] * 4, chunksize=1) == [expected] * 4
+        found = pool.starmap(answers, [(run_dir, engine)] * 4, chunksize=1)
+        assert found == [expected] * 4
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_workers_predict_what_their_parent_predicts(method, trained):
-    in_a_process(predict_in_workers, trained.run.path, method)
+def test_workers_predict_what_their_parent_predicts(method, engine, trained):
+    in_a_process(predict_in_workers, trained.run.path, method, engine)
 
 
 def train_in_a_child(folder):
     def weights(name):
         fit(prepare(folder / name, learning_rate=0.02))
-        return (folder / name / "model.params").read_bytes()
+        return (folder / name / "model.safetensors").read_bytes()
 
     expected = weights("parent")
     answers(folder / "parent")
@@ -113,8 +127,10 @@ def test_a_forked_child_trains_to_the_weights_of_its_parent(tmp_path):
 def predict_and_fork(run_dir):
     classifier = LOADED[run_dir] = Classifier.load(run_dir)
     # nobody waits for the results before the fork
-    words, length = mx.nd.ones((64, 50), dtype="int32"), mx.nd.full(64, 50)
-    outputs = [classifier.model(words, length.astype("int32")) for _ in range(20)]
+    model = SelfAttentiveBiLSTM(**classifier.settings.model_dump())
+    model.initialize()
+    ones, length = mx.nd.ones((64, 50), dtype="int32"), mx.nd.full(64, 50)
+    outputs = [model(ones, length.astype("int32")) for _ in range(20)]
     wait_for(fork(bool, True))
     assert all(logits.asnumpy().any() for logits, _ in outputs)
 
@@ -144,7 +160,7 @@ def test_a_process_may_be_forked_while_it_computes(trained):
 def hold_and_fork(run_dir, name):
     LOADED[run_dir] = Classifier.load(run_dir)
     lock = {
-        "tokens": tokens._WORDS[True].lock,
+        "tokens": words._WORDS[True].lock,
         "Numba": global_compiler_lock,
         "tqdm": tqdm.get_lock(),
     }[name]

@@ -193,7 +193,8 @@ class Engine:
                 found, shape = state.get(f"{part}:{name}"), self.parameters[name].shape
                 if found is None or found.shape != shape or found.dtype != np.float32:
                     raise ValueError(
-                        f"{part}:{name} is not float32 of the shape {shape}"
+                        f"the checkpoint is damaged: {part}:{name} is not float32 of the "
+                        f"shape {shape}. Start the run anew with resume=False."
                     )
         steps = int(state["step"][0])
         self.load_weights({name: state[f"weight:{name}"] for name in self.parameters})

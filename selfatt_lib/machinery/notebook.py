@@ -1,0 +1,83 @@
+"""A notebook run by papermill from Python, which can be stopped."""
+
+import os
+import shutil
+import signal
+import sys
+
+import papermill
+from jupyter_client import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+
+
+def run_notebook(notebook, run, parameters, go_on):
+    """Leave the executed notebook in the run directory, or beside it if it fails.
+
+    SIGINT, SIGTERM and SIGHUP are passed on to its kernel, which finishes its batch and
+    saves. Prints what went wrong.
+
+    Parameters
+    ----------
+    notebook, run : Path
+    parameters : dict
+    go_on : str
+        The command that goes on with a run that was saved.
+
+    Returns
+    -------
+    int
+        The exit status: 0 if it was finished.
+    """
+    came, kernels = [], []
+    began = saved_at(run)
+
+    class Kernel(AsyncKernelManager):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            kernels.append(self)
+
+    def stop(number, _):
+        came.append(number)
+        started = [kernel for kernel in kernels if kernel.has_kernel]
+        if not started or len(came) > 1:
+            raise KeyboardInterrupt
+        os.write(2, b"\nstopping after this batch; once more ends it at once\n")
+        started[0].provisioner.process.send_signal(signal.SIGINT)
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    executed = run.with_name(f".{run.name}.{os.getpid()}.ipynb")
+    try:
+        papermill.execute_notebook(
+            notebook,
+            executed,
+            parameters,
+            progress_bar=False,
+            stderr_file=sys.stderr,
+            kernel_manager_class=Kernel,
+        )
+    except (Exception, KeyboardInterrupt) as error:
+        said = getattr(error, "evalue", str(error)) or "Stopped."
+        if isinstance(error, DeadKernelError):
+            said = "The kernel died; that it ran out of memory is the likeliest reason."
+        failed = run.with_name(f"{run.name}.failed.ipynb")
+        if came:
+            executed.unlink(missing_ok=True)
+        elif executed.exists():
+            os.replace(executed, failed)
+            said += f"\nThe notebook: {failed}"
+        if saved_at(run) != began:
+            said += f"\nTo go on: {go_on}"
+        print(f"\n{said}", file=sys.stdout if came else sys.stderr)
+        return 128 + came[0] if came else 1
+    shutil.move(executed, run / "training.ipynb")
+    return 0
+
+
+def saved_at(run):
+    """Return when the run in a folder was begun and saved last."""
+    files = [run / name for name in ("config.json", "checkpoint.safetensors")]
+    return [file.stat().st_mtime_ns for file in files if file.exists()]
