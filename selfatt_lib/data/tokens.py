@@ -8,7 +8,7 @@ import numpy as np
 
 from selfatt_lib.machinery import kept
 from selfatt_lib.machinery.progress import tqdm
-from selfatt_lib.machinery.threads import num_threads
+from selfatt_lib.machinery.threads import no_fork, num_threads
 from selfatt_lib.machinery.words import LONGEST_WORD, tokenize_chunk, tokenizer
 
 CHUNK = 5000  # texts tokenized at a time
@@ -112,7 +112,8 @@ def tokenize_all(texts, max_tokens=100, lower=True):
         )
     chunks = ((chunk, max_tokens, lower, tokenize) for chunk in _chunks(texts))
     if size is None or size > CHUNK:
-        import joblib
+        with no_fork:
+            import joblib
 
         in_threads = joblib.Parallel(num_threads(), "threading", return_as="generator")
         tokenized = in_threads(joblib.delayed(tokenize_chunk)(*c) for c in chunks)

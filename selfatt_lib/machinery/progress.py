@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 
 
 def _notebook_is_open():
@@ -26,5 +27,8 @@ if _notebook_is_open():
     from tqdm.auto import tqdm
 else:
     from tqdm import tqdm
+
+# a thread that is not in the child may have held the lock
+os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
 
 __all__ = ["tqdm"]

@@ -16,7 +16,6 @@ import numpy as np
 
 from selfatt_lib.machinery import cuda
 from selfatt_lib.machinery.compat import THREADS, WHEEL
-from selfatt_lib.machinery.progress import tqdm
 
 try:
     import mxnet as mx
@@ -89,10 +88,7 @@ def _after_fork():
 
 
 def _after_fork_in_child():
-    # MXNet's operators have one thread here. A thread that is not here may have held
-    # the lock of the progress bars.
-    tqdm.set_lock(threading.RLock())
-    mxnet_lock.release()
+    mxnet_lock.release()  # MXNet's operators have one thread here
 
 
 choose_threads()

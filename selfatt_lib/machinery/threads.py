@@ -1,7 +1,19 @@
-"""How many threads compute."""
+"""How many threads compute, and what they must not be forked in the middle of."""
 
+# its own lock must not be registered while no_fork is held
+import concurrent.futures.thread  # noqa: F401
 import os
 from functools import cache
+from threading import RLock
+
+# Held while a module is imported that may be imported in a thread: a process forked
+# meanwhile would wait for that import for ever.
+no_fork = RLock()
+os.register_at_fork(
+    before=no_fork.acquire,
+    after_in_parent=no_fork.release,
+    after_in_child=no_fork.release,
+)
 
 
 @cache
@@ -10,6 +22,7 @@ def num_threads():
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked):
         return int(asked)
-    import joblib
+    with no_fork:
+        import joblib
 
     return joblib.cpu_count()

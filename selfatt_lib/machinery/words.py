@@ -4,7 +4,7 @@
 """
 
 import os
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise, product
 from threading import RLock
 
@@ -12,6 +12,8 @@ import numpy as np
 import spacy
 from spacy.tokenizer import Tokenizer
 from spacy.vocab import Vocab
+
+from selfatt_lib.machinery.threads import no_fork
 
 # Beyond this a "word" is noise. The tokenizer reads a word again for every mark that it
 # splits off: 1000 brackets take it 0.1 s, a million would take a day.
@@ -153,6 +155,17 @@ for _words in _WORDS.values():  # a forked process gets them whole, and unlocked
     )
 
 
+@cache
+def _arrow():
+    """Import Arrow, and pandas, which it imports when it makes its first array."""
+    with no_fork:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        pa.array([])
+    return pa, pc
+
+
 def tokenize_chunk(texts, max_tokens, lower, tokenize):
     """Tokenize some texts.
 
@@ -175,8 +188,7 @@ def tokenize_chunk(texts, max_tokens, lower, tokenize):
         The number of each token, one text after the other.
     lengths : ndarray of int64, shape (texts,)
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    pa, pc = _arrow()
 
     def clip(lists):
         return lists if max_tokens is None else pc.list_slice(lists, 0, max_tokens)
