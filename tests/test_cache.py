@@ -18,7 +18,10 @@ import pandas as pd
 import pytest
 from servers import serve, sha256
 
-from selfatt_lib.data import load_reviews, sources, text
+from selfatt_lib.data import sources, vectors
+from selfatt_lib.data.sources import load_reviews
+from selfatt_lib.data.vectors import load_glove
+from selfatt_lib.machinery import places
 
 # children have what a test has set, and need not import anything
 FORK = multiprocessing.get_context("fork")
@@ -71,8 +74,7 @@ def load_snippets():
 
 
 def load_vectors():
-    found, vectors = text._downloaded_glove("glove.6B.100d", {"movie", "café"})
-    return found[:2], vectors[:2, 0].tolist()
+    return load_glove("glove.6B.100d", ["movie", "café"])[:, 0].tolist()
 
 
 def load_yelp():
@@ -129,10 +131,10 @@ def glove_served(monkeypatch, send):
             "base_url": f"{address}/",
             "registry": {"glove.6B.zip": f"sha256:{sha256(content)}"},
         }
-        monkeypatch.setattr(text, "GLOVE_ARCHIVE", archive)
+        monkeypatch.setattr(vectors, "GLOVE_ARCHIVE", archive)
         yield SimpleNamespace(
             load=load_vectors,
-            expected=(["movie", "café"], [1.0, 2.0]),
+            expected=[1.0, 2.0],
             file="glove.6B.zip",
             downloads=downloads,
         )
@@ -257,7 +259,7 @@ def test_what_cannot_be_downloaded_again_is_not_loaded_altered(
     served, cache, monkeypatch
 ):
     monkeypatch.setattr("time.sleep", lambda _: None)
-    monkeypatch.setattr(sources, "ATTEMPTS", 1)
+    monkeypatch.setattr(places, "ATTEMPTS", 1)
     with served(monkeypatch, whole) as source:
         source.load()
     turn_a_bit(cache / source.file)
@@ -296,7 +298,7 @@ def test_a_cache_that_is_removed_during_the_download_is_an_error_that_names_it(
         shutil.rmtree(cache)
         return whole(content)
 
-    monkeypatch.setattr(sources, "ATTEMPTS", 1)
+    monkeypatch.setattr(places, "ATTEMPTS", 1)
     with (
         served(monkeypatch, remove) as source,
         pytest.raises(RuntimeError, match=f"into {cache}: .*\n.*SELFATT_CACHE names"),
@@ -342,5 +344,5 @@ def test_a_disk_that_fills_up_is_an_error_that_names_the_folder_and_keeps_nothin
 def test_a_whole_file_is_read_where_nothing_can_be_written(cache, monkeypatch):
     with glove_served(monkeypatch, whole) as source:
         source.load()
-    monkeypatch.setattr(sources, "FileLock", lambda _: pytest.fail("a lock was taken"))
+    monkeypatch.setattr("filelock.FileLock", lambda _: pytest.fail("a lock was taken"))
     assert source.load() == source.expected

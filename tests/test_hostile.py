@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from test_sources import WRITERS
 
-from selfatt_lib.data import load_reviews, sources, tokenize, tokenize_all
-from selfatt_lib.data.sources import is_unicode
+from selfatt_lib.data.sources import load_reviews
+from selfatt_lib.data.tokens import is_unicode, tokenize, tokenize_all
+from selfatt_lib.machinery import readers
 
 
 def line_of(text):
@@ -225,7 +226,7 @@ REFUSED = {
             parquet_of(*({"text": ["a"], "stars": [1]} | {name: nested}).items()),
             f"cannot be read as Parquet: {name} must be plain; got ",
         )
-        for name in sources.NEEDED
+        for name in readers.NEEDED
         for number, nested in enumerate(
             (
                 [["a"]],
@@ -349,7 +350,7 @@ def test_parquet_in_an_archive_is_unpacked_once(tmp_path, monkeypatch):
 
 def test_parquet_may_not_grow_without_end(tmp_path, monkeypatch):
     """A text is in the file once, and counts as often as it occurs."""
-    monkeypatch.setattr(sources, "MOST_GROWTH", 1)  # to 1 MiB, for a small file
+    monkeypatch.setattr(readers, "MOST_GROWTH", 1)  # to 1 MiB, for a small file
     for form in (pa.array, lambda texts: pa.array(texts).dictionary_encode()):
         for count in (90, 110):
             texts, stars = form(["x" * 10_000] * count), [1] * count
@@ -365,10 +366,10 @@ def test_parquet_may_not_grow_without_end(tmp_path, monkeypatch):
 
 def decoded(path, most_bytes):
     """Run the decoder on a file; return what it did."""
-    command = [sys.executable, sources.parquet.__file__, str(most_bytes), "10000"]
+    command = [sys.executable, readers.parquet.__file__, str(most_bytes), "10000"]
     with path.open() as file:
         return subprocess.run(
-            [*command, *sources.NEEDED], stdin=file, capture_output=True
+            [*command, *readers.NEEDED], stdin=file, capture_output=True
         )
 
 
@@ -405,7 +406,7 @@ while True:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
 def test_the_decoder_may_take_little_more_than_it_starts_with_and_not_for_long():
-    folder = os.path.dirname(sources.parquet.__file__)
+    folder = os.path.dirname(readers.parquet.__file__)
     command = [sys.executable, "-c", LIMITED, folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout == "no more memory\n"
@@ -419,7 +420,7 @@ def as_decoder(tmp_path, monkeypatch):
     def put(code):
         decoder = tmp_path / "decoder.py"
         decoder.write_text(code)
-        monkeypatch.setattr(sources.parquet, "__file__", str(decoder))
+        monkeypatch.setattr(readers.parquet, "__file__", str(decoder))
 
     return put
 
@@ -454,7 +455,7 @@ def test_a_decoder_whose_file_is_refused_does_not_go_on(tmp_path):
     # from Python 3.14 on, a progress bar starts a helper of multiprocessing
     commands = [child.cmdline() for child in psutil.Process().children()]
     assert [
-        command for command in commands if sources.parquet.__file__ in command
+        command for command in commands if readers.parquet.__file__ in command
     ] == []
 
 
@@ -511,8 +512,8 @@ def test_only_files_are_read(tmp_path):
     ],
 )
 def test_a_row_and_an_object_have_limits(name, place, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "LONGEST_ROW", 100)
-    monkeypatch.setattr(sources, "LARGEST_OBJECT", 200)
+    monkeypatch.setattr(readers, "LONGEST_ROW", 100)
+    monkeypatch.setattr(readers, "LARGEST_OBJECT", 200)
     most, long = "x" * (101 - len(GOOD_LINE)), "x" * 150
     content = {
         "line.jsonl": line_of(most) * 2 + line_of(long),
@@ -556,9 +557,9 @@ class Endless(io.RawIOBase):
     ],
 )
 def test_no_more_is_read_than_the_limits_allow(form, content, monkeypatch):
-    monkeypatch.setattr(sources, "LONGEST_ROW", 1000)
-    monkeypatch.setattr(sources, "LARGEST_OBJECT", 2000)
-    read = getattr(sources, f"_read_{form}")
+    monkeypatch.setattr(readers, "LONGEST_ROW", 1000)
+    monkeypatch.setattr(readers, "LARGEST_OBJECT", 2000)
+    read = getattr(readers, f"_read_{form}")
     with pytest.raises(ValueError, match=r"endless.* has more than [12],000"):
         list(read(io.BufferedReader(Endless(content.encode())), "endless", 1))
 
@@ -566,7 +567,7 @@ def test_no_more_is_read_than_the_limits_allow(form, content, monkeypatch):
 BOUNDED = """
 import resource, sys
 import psutil
-from selfatt_lib.data import load_reviews, sources
+from selfatt_lib.data.sources import load_reviews
 held = psutil.Process().memory_info().vms
 resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[1]),) * 2)
 for path in sys.argv[2:]:

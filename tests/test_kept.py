@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from conftest import make_reviews
-from selfatt_lib.data import kept, tokenize_all, tokenize_kept
+from selfatt_lib.data import tokens
+from selfatt_lib.data.tokens import tokenize_all, tokenize_kept
+from selfatt_lib.machinery import kept
 
 TEXTS = [*make_reviews(20)["text"], "naïve ☕"]
 
@@ -14,10 +16,10 @@ TEXTS = [*make_reviews(20)["text"], "naïve ☕"]
 def cache(tmp_path, monkeypatch):
     """A cache that keeps corpora of any size; the list tells how many were tokenized."""
     monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
-    monkeypatch.setattr(kept, "TEXTS_WORTH_KEEPING", 1)
+    monkeypatch.setattr(tokens, "WORTH_KEEPING", 1)
     tokenized = []
     monkeypatch.setattr(
-        kept,
+        tokens,
         "tokenize_all",
         lambda texts, *settings: (
             tokenized.append(texts) or tokenize_all(texts, *settings)
@@ -57,7 +59,7 @@ def test_other_texts_and_other_settings_are_others(cache):
 
 def test_few_texts_are_not_kept(cache, monkeypatch):
     folder, _ = cache
-    monkeypatch.setattr(kept, "TEXTS_WORTH_KEEPING", len(TEXTS) + 1)
+    monkeypatch.setattr(tokens, "WORTH_KEEPING", len(TEXTS) + 1)
     check(tokenize_kept(TEXTS))
     assert not folder.exists()
 
@@ -158,5 +160,6 @@ def test_those_used_longest_ago_go_first(cache, monkeypatch):
     tokenize_kept(TEXTS)  # used again
     monkeypatch.setattr(kept, "KEPT_BYTES", 3 * size)
     tokenize_kept(TEXTS[3:])
-    left = {path.stem for path in folder.iterdir()}
-    assert left == {kept._key(TEXTS[start:], 100, True) for start in (0, 2, 3)}
+    assert set(folder.iterdir()) == {
+        kept.path_of(TEXTS[start:], 100, True) for start in (0, 2, 3)
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfatt_lib.data import sources, text
+from selfatt_lib.data import sources, vectors
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "book" / "licences.md").read_text()
@@ -46,7 +46,7 @@ def test_the_table_of_packages_is_what_the_lock_and_the_packages_say(locked):
 def test_the_page_has_the_hash_that_each_download_is_compared_with():
     for known in (
         sources.SNIPPETS_HASH,
-        text.GLOVE_ARCHIVE["registry"]["glove.6B.zip"],
+        vectors.GLOVE_ARCHIVE["registry"]["glove.6B.zip"],
         sources.YELP["revision"],
     ):
         assert known.removeprefix("sha256:") in PAGE

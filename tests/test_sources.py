@@ -10,14 +10,10 @@ import pandas as pd
 import pytest
 from servers import serve, sha256
 
-from selfatt_lib.data import (
-    cache_dir,
-    load_reviews,
-    locate,
-    sources,
-    split_reviews,
-)
-from selfatt_lib.training import RunDirectory, TrainingConfig
+from selfatt_lib.data import sources
+from selfatt_lib.data.sources import load_reviews, split_reviews
+from selfatt_lib.machinery import readers
+from selfatt_lib.machinery.places import cache_dir, locate
 
 TEXTS = [
     "Great food.",
@@ -56,8 +52,6 @@ def test_a_chapter_finds_the_same_files_in_whatever_folder_it_is_opened(
         assert (Path.cwd() / locate("runs/quick")).resolve() == checkout / "runs/quick"
         assert locate(tmp_path / "mine") == tmp_path / "mine"
         assert len(load_reviews("mine.json")) == len(TEXTS)
-        config = TrainingConfig(run_dir="runs/quick")
-        assert RunDirectory(config).path == checkout / "runs" / "quick"
     monkeypatch.chdir(tmp_path / "elsewhere" / "book")
     assert locate("runs/quick") == Path("runs/quick")
     with pytest.raises(FileNotFoundError):
@@ -104,7 +98,7 @@ def test_a_csv_may_begin_with_a_byte_order_mark_and_have_other_columns(tmp_path)
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_a_long_file_is_read_whole_across_chunks(form, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "CHUNK", 7)
+    monkeypatch.setattr(readers, "CHUNK", 7)
     table = pd.DataFrame(
         {
             "text": [f"review {i}" for i in range(50)],
@@ -123,7 +117,7 @@ def test_a_long_file_is_read_whole_across_chunks(form, tmp_path, monkeypatch):
 
 
 def test_a_sample_is_drawn_evenly_and_by_the_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "CHUNK", 10)
+    monkeypatch.setattr(readers, "CHUNK", 10)
     path = tmp_path / "reviews.csv"
     pd.DataFrame({"text": [f"r{i}" for i in range(400)], "stars": 3}).to_csv(
         path, index=False
@@ -246,7 +240,7 @@ def test_a_bad_file_is_refused_with_what_is_wrong(name, tmp_path):
 def test_a_row_is_named_by_its_place_in_the_file_not_in_the_chunk(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(sources, "CHUNK", 10)
+    monkeypatch.setattr(readers, "CHUNK", 10)
     rows = [{"text": "a", "stars": 1}] * 24 + [{"text": "a", "stars": 7}]
     json_lines(tmp_path / "a.jsonl", rows)
     with pytest.raises(ValueError, match="row 25: stars"):
@@ -396,7 +390,7 @@ def hub(table):
 
 
 LOAD_YELP = """
-from selfatt_lib.data import load_reviews
+from selfatt_lib.data.sources import load_reviews
 reviews = load_reviews("yelp-review-full")
 print(reviews["text"].tolist(), reviews["stars"].tolist())
 """

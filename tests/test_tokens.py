@@ -1,6 +1,7 @@
-import io
+import os
 import random
-import zipfile
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
@@ -8,21 +9,12 @@ import pytest
 import spacy
 from hypothesis import example, given
 from hypothesis import strategies as st
-from servers import serve, sha256
 
 from conftest import make_reviews
-from selfatt_lib.data import (
-    Batches,
-    build_vocab,
-    coverage,
-    load_glove,
-    load_reviews,
-    text,
-    tokenize,
-    tokenize_all,
-)
-from selfatt_lib.data.tokens import _WORDS, _plain_tokens, tokenize_chunk
-from selfatt_lib.machinery.runtime import seed_everything
+from selfatt_lib.data.sources import load_reviews
+from selfatt_lib.data.tokens import tokenize, tokenize_all
+from selfatt_lib.data.vocabulary import build_vocab
+from selfatt_lib.machinery.words import _WORDS, _plain_tokens, tokenize_chunk
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +54,7 @@ def test_clipping_early_gives_the_tokens_of_clipping_late(spacy_tokens):
 
 def apart(reviews, limit, lower):
     """Return the tokens of reviews whose words are tokenized each on its own."""
-    words, ids, lengths = tokenize_chunk(reviews, limit, lower)
+    words, ids, lengths = tokenize_chunk(reviews, limit, lower, tokenize)
     assert list(dict.fromkeys(ids)) == list(range(len(words)))  # as they first occur
     stops = lengths.cumsum()
     return [
@@ -149,9 +141,9 @@ def test_plain_letters_are_one_token(word, spacy_tokens):
 
 
 def test_words_beyond_those_remembered_are_forgotten(monkeypatch):
-    monkeypatch.setattr("selfatt_lib.data.tokens.DISTINCT_WORDS", 5)
-    monkeypatch.setattr(text, "CHUNK", 1)
-    monkeypatch.setattr(text, "FEW", 0)
+    monkeypatch.setattr("selfatt_lib.machinery.words.DISTINCT_WORDS", 5)
+    monkeypatch.setattr("selfatt_lib.data.tokens.CHUNK", 1)
+    monkeypatch.setattr("selfatt_lib.data.tokens.FEW", 0)
     texts = ["a b c d e f", "b a g", "g :) a b"] * 3
     tokenized = tokenize_all(texts)
     assert len(_WORDS[True]) < 10
@@ -199,7 +191,7 @@ def test_texts_lie_flat_and_come_back_one_by_one():
 def test_few_texts_give_the_same_as_among_many(monkeypatch):
     texts = ["Good good :) film", "", "a bad, b : ) film"]
     few = tokenize_all(texts, 3)
-    monkeypatch.setattr(text, "FEW", 0)
+    monkeypatch.setattr("selfatt_lib.data.tokens.FEW", 0)
     many = tokenize_all(texts, 3)
     assert few.words == many.words
     np.testing.assert_array_equal(few.ids, many.ids)
@@ -211,8 +203,8 @@ def test_few_texts_give_the_same_as_among_many(monkeypatch):
 def test_many_threads_give_the_same_as_one(monkeypatch):
     texts = make_reviews(700)["text"]
     alone = tokenize_all(texts)
-    monkeypatch.setattr(text, "CHUNK", 7)
-    monkeypatch.setattr(text, "THREADS", 4)
+    monkeypatch.setattr("selfatt_lib.data.tokens.CHUNK", 7)
+    monkeypatch.setattr("selfatt_lib.data.tokens.num_threads", lambda: 4)
     together = tokenize_all(texts)
     assert together.words == alone.words
     np.testing.assert_array_equal(together.ids, alone.ids)
@@ -225,194 +217,58 @@ def test_no_texts_are_no_tokens():
     assert len(tokenized.encode(build_vocab(tokenized))) == 0
 
 
-def test_the_vocabulary_holds_the_commonest_words_and_unknown_is_unknown():
-    tokenized = tokenize_all(["b b b a a c", "a d"])
-    vocab = build_vocab(tokenized, max_size=2)
-    assert vocab.idx_to_token == ["<unk>", "<pad>", "a", "b"]
-    assert tokenized.encode(vocab)[0].tolist() == [3, 3, 3, 2, 2, 0]
+# A fresh process
 
 
-def test_glove_knows_lower_case_only():
-    cased, lowered = (
-        tokenize_all(["This Movie is amazing!"], lower=lower) for lower in (False, True)
-    )
-    assert coverage(cased, load_glove("glove.6B.50d", cased.words)) == 3 / 5
-    assert coverage(lowered, load_glove("glove.6B.50d", lowered.words)) == 1
-
-
-def test_word_vectors_reach_the_vocabulary():
-    vocab = build_vocab(tokenize_all(["the movie qqzzx"]))
-    glove = load_glove("glove.6B.50d", vocab.idx_to_token)
-    vocab.set_embedding(glove)
-    assert vocab.embedding["the"].asnumpy()[:3].tolist() == pytest.approx(
-        [0.418, 0.24968, -0.41242]
-    )
-    for word in ("qqzzx", "<unk>", "<pad>"):
-        assert not vocab.embedding[word].asnumpy().any()
-
-
-def test_an_unknown_embedding_is_refused_with_the_known_ones():
-    with pytest.raises(
-        ValueError,
-        match=r"embedding must be one of glove.6B.50d, glove.6B.100d.*; got 'word2vec'",
-    ):
-        load_glove("word2vec", ["a"])
-
-
-def small_glove_archive():
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        lines = [
-            f"{word} {' '.join(f'{i + n / 100:.2f}' for n in range(100))}\n"
-            for i, word in enumerate(["the", "movie", "café"])
-        ]
-        archive.writestr("glove.6B.100d.txt", "".join(lines))
-    return stream.getvalue()
-
-
-def set_archive(monkeypatch, address, content):
-    monkeypatch.setattr(
-        text,
-        "GLOVE_ARCHIVE",
-        {
-            "base_url": f"{address}/",
-            "registry": {"glove.6B.zip": f"sha256:{sha256(content)}"},
-        },
+def run_code(code):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TQDM_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
-def test_a_download_that_stops_half_way_is_tried_again(monkeypatch, tmp_path):
-    archive = small_glove_archive()
-    monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
-
-    def respond(method, path, number):
-        return (
-            200,
-            {"Content-Length": str(len(archive))},
-            archive[: len(archive) // 2] if number == 1 else archive,
-        )
-
-    with serve(respond) as (address, asked):
-        set_archive(monkeypatch, address, archive)
-        glove = load_glove("glove.6B.100d", ["movie", "café", "unheard"])
-    assert glove["movie"].asnumpy()[:2].tolist() == pytest.approx([1.0, 1.01])
-    assert "café" in glove
-    assert "unheard" not in glove
-    assert len(asked) == 2
-    with serve(lambda *_: pytest.fail("a second load asked the network")) as (
-        address,
-        asked,
-    ):
-        set_archive(monkeypatch, address, archive)
-        load_glove("glove.6B.100d", ["movie"])
-    assert asked == []
-
-
-def test_a_download_with_the_wrong_checksum_is_refused_and_not_kept(
-    monkeypatch, tmp_path
-):
-    monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    with serve(lambda *_: (200, {}, b"something else")) as (address, asked):
-        set_archive(monkeypatch, address, small_glove_archive())
-        with pytest.raises(RuntimeError, match=r"glove.6B.100d could not be fetched"):
-            load_glove("glove.6B.100d", ["movie"])
-    assert len(asked) == 4  # once, and three times more
-    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
-
-
-# Batches
-
-
-def make_batches(size=200, **options):
-    reviews = make_reviews(size)
-    tokenized = tokenize_all(reviews["text"])
-    vocab = build_vocab(tokenized)
-    encoded = tokenized.encode(vocab)
-    return (
-        encoded,
-        reviews["stars"],
-        Batches(
-            encoded,
-            reviews["stars"],
-            vocab,
-            **{"batch_size": 16, "num_buckets": 4, **options},
-        ),
+@pytest.mark.parametrize("module", ["tokens", "vocabulary"])
+def test_one_sentence_takes_neither_an_engine_nor_tables(module):
+    heavy = {"pandas", "sklearn", "pyarrow", "joblib", "mxnet", "gluonnlp", "numba"}
+    use = {"tokens": "tokenize('A good film!')", "vocabulary": "Vocabulary(['<unk>'])"}
+    done = run_code(
+        f"import sys\n"
+        f"from selfatt_lib.data.{module} import *\n"
+        f"{use[module]}\n"
+        f"print({heavy} & {{name.partition('.')[0] for name in sys.modules}})"
     )
+    assert done.stdout == "set()\n", done.stderr
 
 
-def contents(batches):
-    """Return each review of each batch as (tokens, stars)."""
-    found = []
-    for tokens, valid_length, stars in batches:
-        for row, length, star in zip(
-            tokens.asnumpy(), valid_length.asnumpy(), stars.asnumpy()
-        ):
-            found.append((tuple(row[:length]), int(star)))
-    return found
+FORKED = """
+import os, signal, sys, threading, time
+from selfatt_lib.data.tokens import tokenize_all
+
+importing = threading.Event()
+class Slow:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            importing.set()
+            time.sleep(0.5)
+sys.meta_path.insert(0, Slow())
+
+texts = ["a good film"] * 30
+thread = threading.Thread(target=tokenize_all, args=(texts,))
+thread.start()
+importing.wait()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    os._exit(len(tokenize_all(texts)))
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_each_review_comes_once_an_epoch_with_its_stars(shuffle):
-    encoded, stars, batches = make_batches(shuffle=shuffle)
-    expected = sorted((tuple(encoded[i]), star) for i, star in enumerate(stars))
-    for _ in range(2):
-        assert sorted(contents(batches)) == expected
-
-
-def test_batches_are_padded_to_their_longest_review_and_with_the_padding_word():
-    _, _, batches = make_batches()
-    for tokens, valid_length, stars in batches:
-        assert (tokens.dtype, valid_length.dtype, stars.dtype) == (
-            np.int32,
-            np.int32,
-            np.float32,
-        )
-        assert tokens.shape[1] == valid_length.max().asscalar()
-        beyond = np.arange(tokens.shape[1]) >= valid_length.asnumpy()[:, None]
-        assert (tokens.asnumpy()[beyond] == 1).all()
-        assert (tokens.asnumpy()[~beyond] != 1).all()
-
-
-def test_buckets_save_padding():
-    def padded(batches):
-        real, total = np.sum(
-            [(length.sum().asscalar(), tokens.size) for tokens, length, _ in batches],
-            axis=0,
-        )
-        return 1 - real / total
-
-    bucketed, single = (
-        make_batches(400, num_buckets=n, shuffle=True, bucket_ratio=0)[2]
-        for n in (5, 1)
-    )
-    assert padded(bucketed) < padded(single) / 2
-
-
-def test_a_review_without_a_word_is_refused_with_its_place():
-    tokenized = tokenize_all(["good film", " ", "bad"])
-    with pytest.raises(ValueError, match="review 2 of 3 has no word"):
-        Batches(tokenized, [5, 3, 1], build_vocab(tokenized))
-
-
-def test_short_reviews_come_in_batches_as_large_as_the_ratio_says():
-    # the shortest of four buckets is a quarter as long as the longest
-    for ratio, larger in ((0, 1), (0.5, 2), (1.0, 4)):
-        sizes = [
-            len(tokens) for tokens, _, _ in make_batches(2000, bucket_ratio=ratio)[2]
-        ]
-        assert max(sizes) == pytest.approx(16 * larger, rel=0.3)
-
-
-def test_the_order_depends_on_the_seed_alone_not_on_earlier_epochs():
-    _, _, batches = make_batches(shuffle=True)
-    orders = []
-    for seed in (1, 2, 1):
-        seed_everything(seed)
-        orders.append(contents(batches))
-    assert orders[0] == orders[2] != orders[1]
-
-
-def test_the_number_of_batches_is_known_beforehand():
-    _, _, batches = make_batches()
-    assert len(batches) == sum(1 for _ in batches)
+@pytest.mark.parametrize("module", ["pyarrow.compute", "pandas"])
+def test_a_process_forked_while_a_thread_imports_arrow_can_tokenize(module):
+    done = run_code(FORKED.format(module=module))
+    assert (done.stdout, done.stderr) == ("30\n", "")

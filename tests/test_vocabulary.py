@@ -1,0 +1,150 @@
+"""The vocabulary and the word vectors, which are those of GluonNLP."""
+
+import io
+import zipfile
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from servers import serve, sha256
+
+from selfatt_lib.data import vectors
+from selfatt_lib.data.tokens import TokenizedTexts, tokenize_all
+from selfatt_lib.data.vectors import load_glove
+from selfatt_lib.data.vocabulary import Vocabulary, build_vocab, coverage
+from selfatt_lib.machinery.runtime import nlp
+
+WORDS = st.sampled_from(["<unk>", "<pad>", *"abcdeABé"]) | st.text(max_size=3)
+
+
+@given(st.lists(st.lists(WORDS)), st.none() | st.integers(1, 12), st.lists(WORDS))
+@example([["b", "a"], ["b", "<pad>", "a", "c"]], 1, ["b", "", "<unk>"])
+def test_words_have_the_numbers_that_gluonnlp_gives_them(texts, max_size, others):
+    counts = Counter(word for text in texts for word in text)
+    theirs = nlp.Vocab(counts, max_size=max_size, bos_token=None, eos_token=None)
+    ours = build_vocab(TokenizedTexts.from_lists(texts), max_size)
+    assert ours.idx_to_token == theirs.idx_to_token
+    assert ours.token_to_idx == dict(theirs.token_to_idx)
+    assert len(ours) == len(theirs)
+    asked = [*others, *ours.idx_to_token]
+    assert ours[asked] == theirs[asked]
+    assert [ours[word] for word in asked] == [theirs[word] for word in asked]
+    assert [word in ours for word in asked] == [word in theirs for word in asked]
+    assert ours[theirs.unknown_token] == Vocabulary.UNKNOWN
+    assert ours[theirs.padding_token] == Vocabulary.PADDING
+
+
+def test_words_are_counted_beyond_a_million_tokens():
+    """They are counted a million at a time."""
+    words = ["once", "often", "never"]
+    ids = np.full(2**20 + 1, 1, np.int32)
+    ids[-1] = 0
+    tokenized = TokenizedTexts(words, ids, np.array([0, len(ids)]))
+    assert build_vocab(tokenized).idx_to_token == ["<unk>", "<pad>", "often", "once"]
+
+
+def test_the_vocabulary_holds_the_commonest_words_and_unknown_is_unknown():
+    tokenized = tokenize_all(["b b b a a c", "a d"])
+    vocab = build_vocab(tokenized, max_size=2)
+    assert vocab.idx_to_token == ["<unk>", "<pad>", "a", "b"]
+    assert tokenized.encode(vocab)[0].tolist() == [3, 3, 3, 2, 2, 0]
+
+
+def test_glove_knows_lower_case_only():
+    cased, lowered = (
+        tokenize_all(["This Movie is amazing!"], lower=lower) for lower in (False, True)
+    )
+    shares = []
+    for tokenized in (cased, lowered):
+        found = load_glove("glove.6B.50d", tokenized.words).any(axis=1)
+        shares.append(coverage(tokenized, set(np.array(tokenized.words)[found])))
+    assert shares == [3 / 5, 1]
+
+
+def test_each_word_has_its_vector_and_those_that_glove_lacks_have_zeros():
+    words = ["<unk>", "<pad>", "the", "qqzzx", "movie", "the"]
+    found = load_glove("glove.6B.50d", words)
+    assert found.dtype == np.float32
+    assert found.shape == (6, 50)
+    assert found[2, :3].tolist() == pytest.approx([0.418, 0.24968, -0.41242])
+    assert found.any(axis=1).tolist() == [False, False, True, False, True, True]
+    np.testing.assert_array_equal(found[5], found[2])
+
+
+def test_an_unknown_embedding_is_refused_with_the_known_ones():
+    with pytest.raises(
+        ValueError,
+        match=r"embedding must be one of glove.6B.50d, glove.6B.100d.*; got 'word2vec'",
+    ):
+        load_glove("word2vec", ["a"])
+
+
+def glove_text():
+    lines = [
+        f"{word} {' '.join(f'{i + n / 100:.2f}' for n in range(100))}\n"
+        for i, word in enumerate(["the", "movie", "café"], 1)
+    ]
+    return "".join(lines).encode()
+
+
+def small_glove_archive():
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("glove.6B.100d.txt", glove_text())
+    return stream.getvalue()
+
+
+def set_archive(monkeypatch, address, content):
+    monkeypatch.setattr(
+        vectors,
+        "GLOVE_ARCHIVE",
+        {
+            "base_url": f"{address}/",
+            "registry": {"glove.6B.zip": f"sha256:{sha256(content)}"},
+        },
+    )
+
+
+def test_a_download_that_stops_half_way_is_tried_again(monkeypatch, tmp_path):
+    archive = small_glove_archive()
+    monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
+
+    def respond(method, path, number):
+        return (
+            200,
+            {"Content-Length": str(len(archive))},
+            archive[: len(archive) // 2] if number == 1 else archive,
+        )
+
+    with serve(respond) as (address, asked):
+        set_archive(monkeypatch, address, archive)
+        words = ["<unk>", "movie", "café", "unheard", "the"]
+        found = load_glove("glove.6B.100d", words)
+    (tmp_path / "glove.txt").write_bytes(glove_text())
+    embedding = nlp.embedding.TokenEmbedding.from_file(str(tmp_path / "glove.txt"))
+    np.testing.assert_array_equal(found, embedding[words].asnumpy())
+    assert found.dtype == np.float32
+    assert found.any(axis=1).tolist() == [False, True, True, False, True]
+    assert len(asked) == 2
+    with serve(lambda *_: pytest.fail("a second load asked the network")) as (
+        address,
+        asked,
+    ):
+        set_archive(monkeypatch, address, archive)
+        load_glove("glove.6B.100d", ["movie"])
+    assert asked == []
+
+
+def test_a_download_with_the_wrong_checksum_is_refused_and_not_kept(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with serve(lambda *_: (200, {}, b"something else")) as (address, asked):
+        set_archive(monkeypatch, address, small_glove_archive())
+        with pytest.raises(RuntimeError, match=r"glove.6B.100d could not be fetched"):
+            load_glove("glove.6B.100d", ["movie"])
+    assert len(asked) == 4  # once, and three times more
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
