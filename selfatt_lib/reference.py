@@ -62,40 +62,43 @@ def states(tokens, valid_length, weights):
 
 
 def bilstm(x, valid_length, weights, layer=0):
-    """Equations (1) to (3): h_t from both sides, (B, T, input) to (B, T, 2u)."""
-    (B, T, _), place = x.shape, np.arange(x.shape[1])
-    n = valid_length[:, None]
-    # word t from the end of each review; padding keeps its place
-    from_end = np.where(place < n, n - 1 - place, place)[:, :, None]  # (B, T, 1)
-    x = np.stack([x, np.take_along_axis(x, from_end, axis=1)])  # (2, B, T, input)
+    """Equations (2) to (4): h_t from both sides, (B, T, input) to (B, T, 2u)."""
+    B, T, _ = x.shape
+    x = np.stack([x, reverse(x, valid_length)])  # (2, B, T, input), for both directions
+    lstms = (f"layers.{layer}.forward_lstm.", f"layers.{layer}.backward_lstm.")
     W_x, W_h, b_x, b_h = (
-        np.stack([weights[f"layers.{layer}.{way}_lstm.{name}"] for way in DIRECTIONS])
+        np.stack([weights[lstm + name].T for lstm in lstms])
         for name in ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
-    )
-    u = W_h.shape[2]
-    W_x, W_h = W_x.transpose(0, 2, 1), W_h.transpose(0, 2, 1)  # (2, …, 4u)
-    from_x = x.reshape(2, B * T, -1) @ W_x + (b_x + b_h)[:, None]  # (2, BT, 4u)
-    from_x = from_x.reshape(2, B, T, 4 * u)
-    h = c = np.zeros((2, B, u), x.dtype)
-    H = np.empty((2, B, T, u), x.dtype)
+    )  # (2, input, 4u), (2, u, 4u), (2, 4u), (2, 4u)
+    # W_x x_t + b needs no state, so it is one product for all words
+    from_x = x.reshape(2, B * T, -1) @ W_x + (b_x + b_h)[:, None]
+    from_x = from_x.reshape(2, B, T, -1)  # (2, B, T, 4u)
+    h = c = np.zeros((2, B, W_h.shape[1]), x.dtype)  # (2, B, u)
+    states = []
     for t in range(T):
         h, c = lstm_cell(from_x[:, :, t] + h @ W_h, c)
-        H[:, :, t] = h
-    backward = np.take_along_axis(H[1], from_end, axis=1)
-    return np.concatenate([H[0], backward], axis=2)  # equation (4): (B, T, 2u)
+        states.append(h)
+    ahead, back = np.stack(states, axis=2)  # (B, T, u) each
+    return np.concatenate([ahead, reverse(back, valid_length)], axis=2)  # (B, T, 2u)
 
 
-DIRECTIONS = ("forward", "backward")
+def reverse(x, valid_length):
+    """Turn each review around within its own length; padding keeps its place."""
+    place, n = np.arange(x.shape[1]), valid_length[:, None]
+    from_end = np.where(place < n, n - 1 - place, place)  # (B, T)
+    return np.take_along_axis(x, from_end[:, :, None], axis=1)
 
 
 def lstm_cell(sums, c):
-    """One step of an LSTM: from W_x x + W_h h + b (…, 4u) and c (…, u) to the next h, c."""
+    """One step: from W_x x_t + W_h h_{t-1} + b (…, 4u) and c_{t-1} (…, u) to h_t, c_t."""
     u = c.shape[-1]
-    i, f, g, o = (sums[..., k * u : (k + 1) * u] for k in range(4))  # (…, u) each
-    # c_t = σ(f) c_{t-1} + σ(i) tanh(g)
-    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-    # h_t = σ(o) tanh(c_t)
-    return sigmoid(o) * np.tanh(c), c
+    # sums of i, f, g, o lie side by side: σ makes the gates i, f, o, tanh makes g
+    gates = sigmoid(sums)
+    i, f, o = (gates[..., k * u : (k + 1) * u] for k in (0, 1, 3))  # (…, u) each
+    g = np.tanh(sums[..., 2 * u : 3 * u])  # (…, u)
+    c = f * c + i * g  # c_t = f_t c_{t-1} + i_t g_t
+    h = o * np.tanh(c)  # h_t = o_t tanh(c_t)
+    return h, c
 
 
 def sigmoid(x):
@@ -105,11 +108,10 @@ def sigmoid(x):
 
 def attention(H, valid_length, weights):
     """Equation (6): A = softmax(W_s2 tanh(W_s1 Hᵀ)), shape (B, r, T)."""
-    W_s1, W_s2 = (weights[f"attention.{name}.weight"] for name in ("w_s1", "w_s2"))
-    scores = np.tanh(H @ W_s1.T) @ W_s2.T  # (B, T, r)
+    W_s1, W_s2 = weights["attention.w_s1.weight"], weights["attention.w_s2.weight"]
+    scores = W_s2 @ np.tanh(W_s1 @ H.transpose(0, 2, 1))  # (B, r, T)
     is_word = np.arange(H.shape[1]) < valid_length[:, None]  # (B, T)
-    scores = np.where(is_word[:, None], scores.transpose(0, 2, 1), -np.inf)
-    return softmax(scores)  # (B, r, T)
+    return softmax(np.where(is_word[:, None], scores, -np.inf))  # (B, r, T)
 
 
 def softmax(x):
@@ -120,20 +122,22 @@ def softmax(x):
 
 def classify(M, weights, pooling="flatten"):
     """The paper's classifier: M (B, r, 2u), a ReLU layer, logits (B, C)."""
-    if pooling == "prune":  # appendix A: units for each row, units for each column
-        rows, columns = (
-            (M.transpose(axes) @ weights[f"hidden.{part}_weight"])
-            + weights[f"hidden.{part}_bias"]
-            for part, axes in (("row", (1, 0, 2)), ("column", (2, 0, 1)))
-        )  # (r, B, p), (2u, B, q)
-        units = np.concatenate(
-            [part.transpose(1, 0, 2).reshape(len(M), -1) for part in (rows, columns)],
-            axis=1,
-        )  # (B, r · p + 2u · q)
+    if pooling == "prune":
+        units = prune(M, weights)  # (B, r · p + 2u · q)
     else:
         pooled = M.mean(axis=1) if pooling == "mean" else M.reshape(len(M), -1)
         units = pooled @ weights["hidden.weight"].T + weights["hidden.bias"]  # (B, b)
     return np.maximum(units, 0) @ weights["output.weight"].T + weights["output.bias"]
+
+
+def prune(M, weights):
+    """Appendix A: p units for each row of M and q for each column."""
+    rows = M.transpose(1, 0, 2) @ weights["hidden.row_weight"]  # (r, B, p)
+    rows = rows + weights["hidden.row_bias"]
+    columns = M.transpose(2, 0, 1) @ weights["hidden.column_weight"]  # (2u, B, q)
+    columns = columns + weights["hidden.column_bias"]
+    parts = [part.transpose(1, 0, 2).reshape(len(M), -1) for part in (rows, columns)]
+    return np.concatenate(parts, axis=1)  # (B, r · p + 2u · q)
 
 
 def penalty(A, form="squared", valid_length=None):

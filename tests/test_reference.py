@@ -50,7 +50,7 @@ def make_batch():
 
 
 def one_way(x, weights, prefix):
-    """Equations (1) and (2) in float64, word by word: (n, input) to (n, u)."""
+    """Equations (2) and (3) in float64, word by word: (n, input) to (n, u)."""
     names = ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
     w_x, w_h, b_x, b_h = (weights[prefix + name].astype(float) for name in names)
     h, c, states = np.zeros(U), np.zeros(U), []
