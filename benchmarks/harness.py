@@ -1,119 +1,88 @@
 """Run the sides of a comparison in processes of their own, and in turn.
 
-Sides differ in the libraries they load and in the threads these start, so none shares a process with another, and MXNet and PyTorch none at
-all: spaCy, which loads both wherever it finds them, finds one. They are asked in turn
-(ours, the peer, ours, the peer, …), so that whatever else the machine does hits all alike; those that wait sleep.
+Sides differ in the libraries that they load and in the threads that these start, so
+none shares a process with another. They take turns (ours, the peer, ours, the peer, …),
+so that whatever else the machine does hits all alike; those that wait sleep. pyperf
+runs each benchmark to its end before the next, so a busy minute would hit one side.
 """
 
-import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, contextmanager
+import time
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import numpy as np
-from tqdm import tqdm
 
-FOLDER = Path(__file__).parent
 WITH_TORCH = find_spec("torch") is not None
 
 
-class Worker:
-    """A side in a process of its own.
+class Side:
+    """An object of a class, ``module:Class``, in a process of its own.
 
-    Parameters
-    ----------
-    target : str
-        ``module:Class``.
-    cache : str, optional
-        Folder for ``$SELFATT_CACHE``, in place of the user's.
-    **arguments
-        Of the class, as far as JSON can hold them.
+    `cache` is a folder for ``$SELFATT_CACHE`` there, in place of the user's.
     """
 
-    def __init__(self, target, cache=None, **arguments):
-        self.target = target
-        self.errors = tempfile.TemporaryFile("w+")
-        hidden = "mxnet" if target.startswith("benchmarks.pytorch") else "torch"
-        path = [str(FOLDER / f"without_{hidden}"), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {
-            "TQDM_DISABLE": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, path)),
-        }
-        if cache:
-            environment["SELFATT_CACHE"] = cache
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", target, json.dumps(arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            env=environment,
-        )
-        self.ready = False
+    def __init__(self, target, *arguments, cache=None):
+        spawn = multiprocessing.get_context("spawn")
+        self.process = ProcessPoolExecutor(1, spawn)
+        self.built = self.process.submit(_build, target, arguments, cache)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait()
-        self.errors.close()
+        self.process.shutdown()
 
-    def _answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            self.errors.seek(0)
-            raise RuntimeError(f"{self.target} failed:\n{self.errors.read()[-4000:]}")
-        return json.loads(line)
+    def run(self, method, *arguments):
+        """Return what a method returns, and the seconds that it takes there."""
+        self.built.result()
+        return self.process.submit(_run, method, arguments).result()
 
-    def _ask(self, method, arguments):
-        self.wait()
-        print(json.dumps([method, arguments]), file=self.process.stdin, flush=True)
-        return self._answer()
+    def call(self, method, *arguments):
+        """Return what a method returns."""
+        return self.run(method, *arguments)[0]
 
-    def wait(self):
-        """Wait until the side is built."""
-        if not self.ready:
-            self._answer()
-            self.ready = True
-
-    def call(self, method, **arguments):
-        """Return what a method of the side returns."""
-        return self._ask(method, arguments)["result"]
-
-    def time(self, method="run", **arguments):
-        """Return the seconds that a method takes, measured in the side's process."""
-        return self._ask(method, arguments)["seconds"]
+    def time(self, method, *arguments):
+        """Return the seconds that a method takes."""
+        return self.run(method, *arguments)[1]
 
 
-@contextmanager
-def side_by_side(sides, **arguments):
-    """Start a worker for each side, all at once, and stop them at the end.
+def _build(target, arguments, cache):
+    global _object
+    module, _, name = target.partition(":")
+    hidden = "mxnet" if module == "benchmarks.pytorch" else "torch"
 
-    Parameters
-    ----------
-    sides : dict of str to str
-        Targets by name.
-    **arguments
-        Of the classes.
+    def find_spec(found, *_):
+        if found == hidden:
+            raise ModuleNotFoundError(f"{hidden} is left out of this process")
 
-    Yields
-    ------
-    dict of str to Worker
-    """
-    with ExitStack() as stack:
-        workers = {
-            name: stack.enter_context(Worker(target, **arguments))
-            for name, target in sides.items()
-        }
-        for worker in workers.values():
-            worker.wait()
-        yield workers
+    # spaCy loads MXNet and PyTorch wherever it finds them; here it finds one of them
+    sys.meta_path.insert(0, SimpleNamespace(find_spec=find_spec))
+    os.environ["TQDM_DISABLE"] = "1"
+    if cache:
+        os.environ["SELFATT_CACHE"] = cache
+    _object = getattr(import_module(module), name)(*arguments)
+
+
+def _run(method, arguments):
+    started = time.perf_counter()
+    result = getattr(_object, method)(*arguments)
+    return result, time.perf_counter() - started
+
+
+def run_afresh(target, *arguments):
+    """Return result and seconds of ``run`` in a new process without caches on disk."""
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        Side(target, *arguments, cache=cache) as side,
+    ):
+        return side.run("run")
 
 
 class Runs(list):
@@ -130,56 +99,17 @@ class Runs(list):
         return float((high - low) / self.median)
 
 
-def interleave(sides, repetitions, label, warm_up=1):
-    """Ask the sides in turn.
+def interleave(works, repetitions, label, warm_up=1):
+    """Let the sides work in turn, and return their `Runs`, by name.
 
-    Parameters
-    ----------
-    sides : dict of str to callable
-        Each does its work once and returns the seconds that it took.
-    repetitions : int
-    label : str
-        For the progress bar.
-    warm_up : int, default 1
-        Rounds before those that count.
-
-    Returns
-    -------
-    dict of str to Runs
+    Each of `works` does its work once and returns the seconds. `warm_up` rounds come
+    before those that count.
     """
-    runs = {name: Runs() for name in sides}
-    for _ in range(warm_up):
-        for work in sides.values():
-            work()
-    with tqdm(total=repetitions * len(sides), desc=label, unit=" runs") as bar:
-        for _ in range(repetitions):
-            for name, work in sides.items():
-                runs[name].append(work())
-                bar.update()
+    runs = {name: Runs() for name in works}
+    with click.progressbar(range(-warm_up, repetitions), label=label) as rounds:
+        for number in rounds:
+            for name, work in works.items():
+                seconds = work()
+                if number >= 0:
+                    runs[name].append(seconds)
     return runs
-
-
-def in_fresh_process(target, check=None, **arguments):
-    """Return a function that times a side's ``run`` in a new process whose caches, on disk too, are empty.
-
-    Parameters
-    ----------
-    target : str
-        As in `Worker`.
-    check : callable, optional
-        Gets what ``run`` returned.
-    **arguments
-        Of the class.
-    """
-
-    def run():
-        with (
-            tempfile.TemporaryDirectory() as cache,
-            Worker(target, cache, **arguments) as worker,
-        ):
-            answer = worker._ask("run", {})
-        if check:
-            check(answer["result"])
-        return answer["seconds"]
-
-    return run

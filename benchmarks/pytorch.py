@@ -1,8 +1,8 @@
-"""The same model in PyTorch, with the threads that PyTorch chooses. This process never imports MXNet."""
+"""The same model in PyTorch, with the threads that PyTorch chooses."""
 
 import json
 import sys
-import time
+from collections import namedtuple
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -13,15 +13,17 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.settings import Setting, quick
+from benchmarks import settings
+
+Prediction = namedtuple("Prediction", "probabilities tokens known attention")
 
 
 class SelfAttentiveBiLSTM(nn.Module):
-    """PyTorch's LSTM, all layers and both directions in one, and attention over the words or over all places."""
+    """PyTorch's LSTM, all layers and both directions in one, and the attention."""
 
     def __init__(self, setting):
         super().__init__()
-        width = 2 * setting.hidden_size
+        width, hops = 2 * setting.hidden_size, setting.attention_hops
         self.embedding = nn.Embedding(setting.vocab_size, setting.embedding_size)
         self.lstm = nn.LSTM(
             setting.embedding_size,
@@ -32,12 +34,8 @@ class SelfAttentiveBiLSTM(nn.Module):
             bidirectional=True,
         )
         self.w_s1 = nn.Linear(width, setting.attention_units, bias=False)
-        self.w_s2 = nn.Linear(
-            setting.attention_units, setting.attention_hops, bias=False
-        )
-        self.hidden = nn.Linear(
-            setting.attention_hops * width, setting.classifier_units
-        )
+        self.w_s2 = nn.Linear(setting.attention_units, hops, bias=False)
+        self.hidden = nn.Linear(hops * width, setting.classifier_units)
         self.output = nn.Linear(setting.classifier_units, 5)
         self.dropout = nn.Dropout(setting.dropout)
         self.embedding_dropout = nn.Dropout(setting.embedding_dropout)
@@ -49,29 +47,32 @@ class SelfAttentiveBiLSTM(nn.Module):
                 parameter.copy_(torch.from_numpy(weight))
 
     def forward(self, tokens, lengths=None):
-        """Return logits and attention. Without `lengths` (longest first) all reviews fill the batch, and nothing is masked."""
+        """Return logits and attention.
+
+        Without `lengths` (longest first) all reviews fill the batch: no mask.
+        """
         hidden = self.embedding_dropout(self.embedding(tokens))
         if lengths is not None:
             hidden = pack_padded_sequence(hidden, lengths, batch_first=True)
         hidden, _ = self.lstm(hidden)
         if lengths is not None:
-            hidden, _ = pad_packed_sequence(hidden, batch_first=True)
-        scores = self.w_s2(torch.tanh(self.w_s1(hidden))).transpose(1, 2)
+            hidden, _ = pad_packed_sequence(hidden, batch_first=True)  # (B, T, 2u)
+        scores = self.w_s2(torch.tanh(self.w_s1(hidden))).transpose(1, 2)  # (B, r, T)
         if lengths is not None:
             padding = torch.arange(tokens.shape[1]) >= lengths[:, None]
             scores = scores.masked_fill(padding[:, None], -torch.inf)
         attention = torch.softmax(scores, dim=-1)
-        embedding = self.dropout((attention @ hidden).flatten(1))
+        embedding = self.dropout((attention @ hidden).flatten(1))  # (B, 2ur)
         hidden = self.dropout(torch.relu(self.hidden(embedding)))
         return self.output(hidden), attention
 
 
 class TrainingStep:
-    """A usual PyTorch loop on one batch, whose reviews are all as long: no mask, no packing."""
+    """A usual PyTorch loop on one batch, whose reviews are all as long."""
 
-    def build(self, **setting):
+    def build(self, setting):
         """Begin anew with this setting."""
-        self.setting = setting = Setting(**setting)
+        self.setting = setting
         self.model = SelfAttentiveBiLSTM(setting)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained, setting.learning_rate)
@@ -83,8 +84,8 @@ class TrainingStep:
         self.optimizer.zero_grad()
         logits, attention = self.model(self.tokens)
         loss = cross_entropy(logits, self.labels, self.class_weights, reduction="none")
-        difference = attention @ attention.mT - torch.eye(attention.shape[1])
-        penalty = (difference**2).sum(dim=(1, 2))
+        overlap = attention @ attention.mT - torch.eye(attention.shape[1])
+        penalty = (overlap**2).sum(dim=(1, 2))
         if self.setting.penalty_form == "norm":
             penalty = penalty.sqrt()
         loss = (loss + self.setting.penalty_coefficient * penalty).mean()
@@ -93,17 +94,13 @@ class TrainingStep:
         self.optimizer.step()
         return loss
 
-    def losses(self, steps):
+    def run(self, steps):
         """Return the mean loss before each step: list of float."""
         return [self.step().item() for _ in range(steps)]
 
-    def run(self, steps):
-        for _ in range(steps):
-            self.step()
 
-
-class Inference:
-    """Texts in, probabilities, tokens and attention out, as `selfatt_lib.prediction.Classifier` gives them.
+class Inference(settings.Predicting):
+    """Texts in; probabilities, tokens and attention out, as our `Classifier` does.
 
     Parameters
     ----------
@@ -116,18 +113,18 @@ class Inference:
     def __init__(self, run_dir, reviews):
         # our tokenizer, without MXNet, which its package imports for other things
         sys.modules["selfatt_lib.machinery.runtime"] = MagicMock()
-        from selfatt_lib.data import load_reviews, tokenize_all
+        from benchmarks.ours import load_reviews, tokenize_all
 
         self.tokenize_all = tokenize_all
         self.texts = load_reviews(size=reviews)["text"].tolist()
         vocab = json.loads(Path(run_dir, "vocab.json").read_text(encoding="utf-8"))
         self.number = {word: i for i, word in enumerate(vocab["idx_to_token"])}
-        self.model = SelfAttentiveBiLSTM(quick(vocab_size=len(self.number)))
-        self.model.eval()
+        setting = settings.quick(vocab_size=len(self.number))
+        self.model = SelfAttentiveBiLSTM(setting).eval()
 
     @torch.inference_mode()
     def predict(self, texts, batch_size=64):
-        """Return probabilities, tokens, whether each is known, and attention of each text, predicted longest first."""
+        """Return a `Prediction` of each text; the longest are predicted first."""
         tokenized = self.tokenize_all(texts)
         numbers = np.array([self.number.get(word, 0) for word in tokenized.words])
         order = np.argsort(-tokenized.lengths, kind="stable")
@@ -144,20 +141,5 @@ class Inference:
                 words = [tokenized.words[word] for word in tokenized[i]]
                 known = np.array([word in self.number for word in words])
                 own = attention[row, :, : len(words)].numpy()
-                predictions[i] = (probabilities[row], words, known, own)
+                predictions[i] = Prediction(probabilities[row], words, known, own)
         return predictions
-
-    def run(self):
-        self.predict(self.texts)
-
-    def probabilities(self):
-        return [prediction[0].tolist() for prediction in self.predict(self.texts)]
-
-    def one_by_one(self, first, last):
-        """Predict some texts, each alone, and return the seconds of each."""
-        seconds = []
-        for text in self.texts[first:last]:
-            started = time.perf_counter()
-            self.predict([text])
-            seconds.append(time.perf_counter() - started)
-        return seconds

@@ -1,16 +1,18 @@
-"""Reviews as long as the tutorial's, joined from the real snippets of the default data set.
+"""Reviews as long as the tutorial's, joined from real snippets of the default data set.
 
-The tutorial prints how many of its 198 000 Yelp reviews have up to 10, 20, … tokens; more than half have 100 or more. Its reviews are no
-longer to be had, so here each is a run of snippets, one after the other from a random one on, cut where its length is reached. The
-snippets have 20 000 words or so; real reviews never stop bringing new ones, so a few words are made up of halves of two others, which
-leaves every pipeline about as many distinct words as Yelp has.
+The tutorial prints how many of its 198 000 Yelp reviews have up to 10, 20, … tokens;
+more than half have 100 or more. Its reviews are no longer to be had, so here each is a
+run of snippets, one after the other from a random one on, cut where its length is
+reached. The snippets have 20 000 words or so; real reviews never stop bringing new
+ones, so a few words are made up of halves of two others, which leaves every pipeline
+about as many distinct words as Yelp has.
 """
 
 import json
 
 import numpy as np
 
-from selfatt_lib.data import load_reviews, tokenize_all
+from benchmarks.ours import load_reviews, tokenize_all
 
 COUNTS = [269, 4489, 13825, 14963, 14998, 14055, 12908, 11664, 10279, 100550]
 LONGEST = 300  # the last bucket holds 100 tokens or more; here, 100 to 300
@@ -27,7 +29,7 @@ def random_lengths(count, rng):
 
 
 class Reviews:
-    """Writes JSON lines with ``text`` and ``stars``, the form of the Yelp Open Dataset."""
+    """Writes JSON lines with ``text`` and ``stars``, the form of Yelp's Open Dataset."""
 
     def __init__(self, seed=0):
         self.rng = np.random.default_rng(seed)
@@ -49,14 +51,12 @@ class Reviews:
         reviews = [self.words[a:b] for a, b in zip(starts, stops)]
         for review, made_up in zip(reviews, self.rng.binomial(stops - starts, MADE_UP)):
             for _ in range(made_up):
-                one, other = self.rng.choice(len(self.words), 2)
-                word = self._halves(self.words[one], self.words[other])
-                review[self.rng.integers(len(review))] = word
+                one, other = (
+                    self.words[i] for i in self.rng.choice(len(self.words), 2)
+                )
+                halves = one[: (len(one) + 1) // 2] + other[len(other) // 2 :]
+                review[self.rng.integers(len(review))] = halves
         return [" ".join(review) for review in reviews]
-
-    @staticmethod
-    def _halves(one, other):
-        return one[: (len(one) + 1) // 2] + other[len(other) // 2 :]
 
     def write(self, path, count):
         """Write so many reviews, the stars drawn at random."""
@@ -66,9 +66,3 @@ class Reviews:
                 for text, stars in zip(texts, self.rng.integers(1, 6, len(texts))):
                     line = {"text": text, "stars": int(stars)}
                     file.write(json.dumps(line) + "\n")
-
-
-def read(path, count=None):
-    """Read the first so many reviews of a file back: list of dict."""
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line, _ in zip(file, range(count or 10**9))]

@@ -1,6 +1,9 @@
-"""What all sides of a comparison share: a model's sizes, its weights, a batch. Everything here is NumPy's."""
+"""What the sides of a comparison share: sizes, weights, a batch, reviews. All NumPy."""
 
+import json
+import time
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ class Setting:
     Attributes
     ----------
     parameters : dict
-        As in ``book/parameters``.
+        As in ``book/parameters``; each is an attribute too.
     vocab_size : int
     reviews, tokens : int
         Of a batch, in which all reviews are as long.
@@ -43,44 +46,57 @@ class Setting:
         """Return a setting with the same parts, all small, and without dropout."""
         sizes = {"hidden_size": 24, "attention_units": 20, "classifier_units": 28}
         still = {"dropout": 0.0, "embedding_dropout": 0.0}
+        parameters = self.parameters | sizes | still | {"embedding": "glove.6B.50d"}
         return replace(
-            self,
-            parameters=self.parameters | sizes | still | {"embedding": "glove.6B.50d"},
-            vocab_size=500,
-            reviews=40,
-            tokens=12,
+            self, parameters=parameters, vocab_size=500, reviews=40, tokens=12
         )
 
     def weights(self, seed=0):
-        """Return random weights, in the order in which MXNet and PyTorch list them: list of ndarray of float32.
+        """Return random weights: list of ndarray of float32, as both engines list them.
 
-        The word vectors; of each layer, and of its forward and then its backward direction, input and recurrent weights (4u, ·) and
-        both biases, the gates in the order i, f, g, o; W_s1 and W_s2; weights and bias of the classifier's two layers.
+        The word vectors; of each layer, and of its forward and then its backward
+        direction, input and recurrent weights (4u, ·) and both biases, the gates in the
+        order i, f, g, o; W_s1 and W_s2; weights and bias of the classifier's two layers.
         """
-        u, hops = self.hidden_size, self.attention_hops
-        direction = [(4 * u, 2 * u), (4 * u, u), (4 * u,), (4 * u,)]
-        layers = self.num_layers * 2 * direction
+        u, hops, units = self.hidden_size, self.attention_hops, self.classifier_units
+        layers = self.num_layers * 2 * [(4 * u, 2 * u), (4 * u, u), (4 * u,), (4 * u,)]
         layers[0] = layers[4] = (4 * u, self.embedding_size)
-        units = self.classifier_units
-        shapes = [
-            (self.vocab_size, self.embedding_size),
-            *layers,
-            (self.attention_units, 2 * u),
-            (hops, self.attention_units),
-            (units, hops * 2 * u),
-            (units,),
-            (5, units),
-            (5,),
-        ]
+        attention = [(self.attention_units, 2 * u), (hops, self.attention_units)]
+        classifier = [(units, hops * 2 * u), (units,), (5, units), (5,)]
+        words = (self.vocab_size, self.embedding_size)
         rng = np.random.default_rng(seed)
-        weights = [rng.normal(0, shape[-1] ** -0.5, shape) for shape in shapes]
-        return [array.astype(np.float32) for array in weights]
+        return [
+            rng.normal(0, shape[-1] ** -0.5, shape).astype(np.float32)
+            for shape in [words, *layers, *attention, *classifier]
+        ]
 
     def batch(self, seed=1):
-        """Return tokens (reviews, tokens) and stars (reviews,), from 1 to 5: ndarrays of int."""
+        """Return tokens (reviews, tokens) and stars (reviews,), from 1 to 5."""
         rng = np.random.default_rng(seed)
         tokens = rng.integers(2, self.vocab_size, (self.reviews, self.tokens))
         return tokens, rng.integers(1, 6, self.reviews)
+
+    def operations(self):
+        """Count the floating-point operations of a training step's matrix products.
+
+        A product of (m, k) and (k, n) takes 2mkn. The gradients of its two factors are
+        two products of the same size, so that each product counts three times; twice
+        where the first factor needs no gradient: frozen word vectors. The recurrent
+        product is not needed at the first word, whose state before is 0.
+        """
+        words = self.reviews * self.tokens
+        u, hops, units = self.hidden_size, self.attention_hops, self.classifier_units
+        total = 0
+        for layer in range(self.num_layers):
+            size = 2 * u if layer else self.embedding_size
+            products = 3 if layer or self.train_embedding else 2
+            total += 2 * products * 2 * words * size * 4 * u  # both directions
+            total += 2 * 3 * 2 * (words - self.reviews) * u * 4 * u
+        scores = words * (2 * u + hops) * self.attention_units
+        embedding = words * hops * 2 * u
+        overlap = words * hops * hops
+        classifier = self.reviews * (hops * 2 * u + 5) * units
+        return total + 3 * 2 * (scores + embedding + overlap + classifier)
 
 
 def tutorial():
@@ -96,3 +112,32 @@ def quick(vocab_size=10_002):
 
 def _read(name):
     return yaml.safe_load((PARAMETERS / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def read_reviews(path, count):
+    """Read the first so many of a file's reviews: list of texts, list of stars."""
+    with open(path, encoding="utf-8") as file:
+        reviews = [json.loads(line) for line in islice(file, count)]
+    return [review["text"] for review in reviews], [
+        review["stars"] for review in reviews
+    ]
+
+
+class Predicting:
+    """What is asked of a side that has ``texts`` and predicts them."""
+
+    def run(self):
+        self.predict(self.texts)
+
+    def probabilities(self):
+        """Return the probabilities of all reviews: ndarray, shape (reviews, 5)."""
+        return np.array([found.probabilities for found in self.predict(self.texts)])
+
+    def single(self):
+        """Return the seconds that a review takes alone: the median of 100."""
+        seconds = []
+        for text in self.texts[:100]:
+            started = time.perf_counter()
+            self.predict([text])
+            seconds.append(time.perf_counter() - started)
+        return float(np.median(seconds))

@@ -1,21 +1,22 @@
-"""The tutorial's way, written anew from its description to run on the Python of today: its pipeline, its model, its loop.
+"""The tutorial's way, written anew from its description for the Python of today.
 
-Two things of the model follow the paper, as ours does, so that both compute the same: the attention has no bias, the classifier is a
-ReLU. Neither costs time worth speaking of. The gradient is that of the mean loss, where the tutorial divides by the batch size later on.
+Its pipeline, its model, its loop. Two things of the model follow the paper, as ours
+does, so that both compute the same: the attention has no bias, the classifier is a
+ReLU. Neither costs time worth speaking of. The gradient is that of the mean loss, where
+the tutorial divides by the batch size later on.
 """
 
 import multiprocessing
 
 import spacy
 
-from benchmarks import reviews
-from benchmarks.settings import Setting
+from benchmarks import settings
 from selfatt_lib.machinery.runtime import mx, nlp
 
 gluon, nd = mx.gluon, mx.nd
 
-# Pipeline: a process a core tokenizes whole texts, clips them, and later numbers their words. The processes are forked and find what they
-# need in these names.
+# Pipeline: a process a core tokenizes whole texts, clips them, and later numbers their
+# words. The processes are forked and find what they need in these names.
 
 _spacy = spacy.blank("en")
 _clip = nlp.data.ClipSequence(100)
@@ -40,7 +41,7 @@ class Pipeline:
     """From raw texts to batches."""
 
     def __init__(self, path, count):
-        self.reviews = [(r["text"], r["stars"]) for r in reviews.read(path, count)]
+        self.reviews = list(zip(*settings.read_reviews(path, count)))
 
     def run(self):
         """Return how many reviews and how many tokens came out."""
@@ -65,44 +66,22 @@ class Pipeline:
                 batchify.Pad(axis=0, pad_val=0, ret_length=True), batchify.Stack()
             ),
         )
-        seen = [0, 0]
+        reviews = tokens = 0
         for (_, lengths), labels in loader:
-            seen = [seen[0] + len(labels), seen[1] + int(lengths.asnumpy().sum())]
-        return seen
-
-
-# Training
-
-
-class SelfAttention(gluon.nn.HybridBlock):
-    """Attention that sees padding as it sees words."""
-
-    def __init__(self, units, hops, width):
-        super().__init__()
-        with self.name_scope():
-            self.units = gluon.nn.Dense(
-                units, "tanh", use_bias=False, flatten=False, in_units=width
-            )
-            self.hops = gluon.nn.Dense(
-                hops, use_bias=False, flatten=False, in_units=units
-            )
-
-    def hybrid_forward(self, F, hidden):
-        scores = F.transpose(self.hops(self.units(hidden)), axes=(0, 2, 1))
-        attention = F.softmax(scores, axis=-1)
-        return F.batch_dot(attention, hidden), attention
+            reviews += len(labels)
+            tokens += int(lengths.asnumpy().sum())
+        return reviews, tokens
 
 
 class SelfAttentiveBiLSTM(gluon.nn.HybridBlock):
-    """MXNet's LSTM, all layers and both directions in one operator, and `SelfAttention`."""
+    """MXNet's own LSTM, and attention that sees padding as it sees words."""
 
     def __init__(self, setting):
         super().__init__()
-        width = 2 * setting.hidden_size
+        nn, width, hops = gluon.nn, 2 * setting.hidden_size, setting.attention_hops
+        units, linear = setting.attention_units, {"use_bias": False, "flatten": False}
         with self.name_scope():
-            self.embedding = gluon.nn.Embedding(
-                setting.vocab_size, setting.embedding_size
-            )
+            self.embedding = nn.Embedding(setting.vocab_size, setting.embedding_size)
             self.lstm = gluon.rnn.LSTM(
                 setting.hidden_size,
                 setting.num_layers,
@@ -110,32 +89,34 @@ class SelfAttentiveBiLSTM(gluon.nn.HybridBlock):
                 bidirectional=True,
                 input_size=setting.embedding_size,
             )
-            self.attention = SelfAttention(
-                setting.attention_units, setting.attention_hops, width
-            )
-            self.hidden = gluon.nn.Dense(
-                setting.classifier_units,
-                "relu",
-                in_units=setting.attention_hops * width,
-            )
-            self.output = gluon.nn.Dense(5, in_units=setting.classifier_units)
-            self.dropout = gluon.nn.Dropout(setting.dropout)
-            self.embedding_dropout = gluon.nn.Dropout(setting.embedding_dropout)
+            self.w_s1 = nn.Dense(units, "tanh", in_units=width, **linear)
+            self.w_s2 = nn.Dense(hops, in_units=units, **linear)
+            units = setting.classifier_units
+            self.hidden = nn.Dense(units, "relu", in_units=hops * width)
+            self.output = nn.Dense(5, in_units=units)
+            self.dropout = nn.Dropout(setting.dropout)
+            self.embedding_dropout = nn.Dropout(setting.embedding_dropout)
 
     def hybrid_forward(self, F, tokens):
-        vectors = self.embedding_dropout(self.embedding(tokens))
-        hidden = self.lstm(F.transpose(vectors, axes=(1, 0, 2)))
-        embedding, attention = self.attention(F.transpose(hidden, axes=(1, 0, 2)))
-        hidden = self.hidden(self.dropout(F.flatten(embedding)))
+        vectors = self.embedding_dropout(self.embedding(tokens))  # (B, T, d)
+        hidden = self.lstm(F.transpose(vectors, axes=(1, 0, 2)))  # (T, B, 2u)
+        hidden = F.transpose(hidden, axes=(1, 0, 2))  # (B, T, 2u)
+        scores = F.transpose(self.w_s2(self.w_s1(hidden)), axes=(0, 2, 1))  # (B, r, T)
+        attention = F.softmax(scores, axis=-1)
+        embedding = F.flatten(F.batch_dot(attention, hidden))  # (B, 2ur)
+        hidden = self.hidden(self.dropout(embedding))
         return self.output(self.dropout(hidden)), attention
 
 
 class TrainingStep:
-    """The tutorial's loop on one batch: it reads the loss, the norm of the gradient and the predictions at every step."""
+    """The tutorial's loop on one batch.
 
-    def build(self, **setting):
+    It reads the loss, the norm of the gradient and the predictions at every step.
+    """
+
+    def build(self, setting):
         """Begin anew with this setting."""
-        self.setting = setting = Setting(**setting)
+        self.setting = setting
         self.model = SelfAttentiveBiLSTM(setting)
         self.model.initialize()
         parameters = self.model.collect_params().values()
@@ -145,11 +126,8 @@ class TrainingStep:
             self.model.embedding.collect_params().setattr("grad_req", "null")
         self.model.hybridize()
         self.trained = [p for p in parameters if p.grad_req != "null"]
-        self.trainer = gluon.Trainer(
-            self.model.collect_params(),
-            "adam",
-            {"learning_rate": setting.learning_rate},
-        )
+        adam = {"learning_rate": setting.learning_rate}
+        self.trainer = gluon.Trainer(self.model.collect_params(), "adam", adam)
         tokens, stars = setting.batch()
         self.tokens, self.labels = nd.array(tokens), nd.array(stars - 1)
         self.class_weights = nd.array(setting.class_weights or [1.0] * 5)
@@ -158,8 +136,8 @@ class TrainingStep:
         labels = nd.one_hot(self.labels, 5) * self.class_weights
         cross_entropy = -nd.sum(nd.log_softmax(logits) * labels, axis=-1)
         transposed = nd.transpose(attention, axes=(0, 2, 1))
-        difference = nd.batch_dot(attention, transposed) - nd.eye(attention.shape[1])
-        penalty = difference.norm(axis=(1, 2))
+        overlap = nd.batch_dot(attention, transposed) - nd.eye(attention.shape[1])
+        penalty = overlap.norm(axis=(1, 2))
         if self.setting.penalty_form == "squared":
             penalty = penalty**2
         return cross_entropy + self.setting.penalty_coefficient * penalty
@@ -178,10 +156,8 @@ class TrainingStep:
         nd.softmax(logits).argmax(axis=1).asnumpy()
         return float(loss.asscalar())
 
-    def losses(self, steps):
-        """Return the mean loss before each step: list of float."""
-        return [self.step() for _ in range(steps)]
-
     def run(self, steps):
-        self.losses(steps)
+        """Return the mean loss before each step: list of float."""
+        losses = [self.step() for _ in range(steps)]
         nd.waitall()
+        return losses

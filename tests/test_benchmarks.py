@@ -1,13 +1,12 @@
-"""What the benchmarks rest on: that the peers do the same work, and that the table says what was measured."""
+"""What the benchmarks rest on: the peers do the same work, and the table says so."""
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from benchmarks import ours, report, reviews, settings, step, tutorial
-from benchmarks.harness import Runs, Worker, in_fresh_process
+from benchmarks import ours, questions, report, reviews, settings, tutorial
+from benchmarks.harness import Runs, Side, interleave, run_afresh
 
 
 @pytest.mark.parametrize("setting", [settings.tutorial(), settings.quick()])
@@ -15,63 +14,63 @@ def test_the_tutorials_loss_falls_as_ours_does(setting):
     losses = []
     for module in (ours, tutorial):
         side = module.TrainingStep()
-        side.build(**asdict(setting.small()))
-        losses.append(side.losses(5))
-    np.testing.assert_allclose(*losses, rtol=step.TOLERANCE)
+        side.build(setting.small())
+        losses.append(side.run(5))
+    np.testing.assert_allclose(*losses, rtol=questions.SAME_LOSS)
     assert losses[0][-1] < losses[0][0]
 
 
 def test_a_peer_that_does_other_work_is_refused():
-    class Side:
+    class WithLosses:
         def __init__(self, losses):
             self.losses = losses
 
-        def call(self, method, **_):
-            return self.losses if method == "losses" else None
+        def call(self, method, *_):
+            return self.losses if method == "run" else None
 
-    workers = {"ours": Side([2.0, 1.0]), "peer": Side([2.0, 1.1])}
+    sides = {"ours": WithLosses([2.0, 1.0]), "peer": WithLosses([2.0, 1.1])}
     with pytest.raises(RuntimeError, match="do not do the same work"):
-        step.check("quick", workers, settings.quick().small())
+        questions.check_losses("quick", sides, settings.quick().small())
 
 
 def test_both_pipelines_find_the_same_tokens(tmp_path):
     path = str(tmp_path / "reviews.jsonl")
     reviews.Reviews().write(path, 300)
-    found = []
-    for module in ("ours", "tutorial"):
-        target = f"benchmarks.{module}:Pipeline"
-        in_fresh_process(target, found.append, path=path, count=300)()
+    found = [
+        run_afresh(f"benchmarks.{module}:Pipeline", path, 300)[0]
+        for module in ("ours", "tutorial")
+    ]
     assert found[0] == found[1]
     assert found[0][0] == 300
 
 
 def test_the_operations_of_a_step_are_those_of_its_products():
-    """At the tutorial's setting: 18.4 billion forward in the first layer, 27.6 in the second; backward once more, and twice."""
+    """At the tutorial's setting: 18.4 billion forward in the first layer, 27.6 in the
+    second; backward once more, and twice."""
     words, u = 64 * 100, 300
     first, second = 2 * 2 * words * 2 * u * 4 * u, 2 * 2 * words * 3 * u * 4 * u
     # but no gradient of the word vectors: half of the inputs' share of the backward pass
     lstm = 3 * (first + second) - first / 2
-    assert step.operations(settings.tutorial()) == pytest.approx(1.05 * lstm, rel=0.03)
+    expected = pytest.approx(1.05 * lstm, rel=0.03)
+    assert settings.tutorial().operations() == expected
 
 
 def test_a_ratio_says_how_many_times_better_ours_is():
     assert report.row("q", "speed", "reviews/s", 30, 10)["ratio"] == 3
-    assert report.row("q", "latency", "ms", 2, 3, less=True)["ratio"] == 1.5
+    assert report.row("q", "latency", "ms", 2, 3)["ratio"] == 1.5
     assert report.row("q", "alone", "s", 2)["ratio"] is None
-    rows = report.rates(
-        "q", "step", {"ours": Runs([1, 2, 9]), "peer": Runs([4, 4, 4])}, 100
-    )
-    assert (rows[0]["ours"], rows[0]["peer"], rows[0]["ratio"]) == (50, 25, 2)
-    assert rows[0]["spread"] == pytest.approx(2)
+    runs = {"ours": Runs([1, 2, 9]), "peer": Runs([4, 4, 4])}
+    (row,) = report.compare("q", "step", "reviews/s", runs, lambda s: 100 / s)
+    assert (row["ours"], row["peer"], row["ratio"]) == (50, 25, 2)
+    assert row["spread"] == pytest.approx(2)
 
 
 def test_a_busy_machine_is_not_hidden():
     calm = report.row("q", "calm", "s", 1, spread=0.02) | {"others": 0.01}
     wide = report.row("q", "wide", "s", 1, spread=0.4) | {"others": 0.01}
     busy = report.row("busy", "other work", "s", 1, spread=0.02) | {"others": 0.5}
-    quiet, loaded = {"load_at_start": 0, "cores": 2}, {"load_at_start": 2, "cores": 2}
-    assert report.doubts([calm], quiet) == []
-    assert len(report.doubts([calm, wide, busy], loaded)) == 3
+    assert report.doubts([calm]) == []
+    assert len(report.doubts([calm, wide, busy])) == 2
     assert report.table([calm, wide]).count("?") == 1
 
 
@@ -83,12 +82,20 @@ def test_a_partial_run_replaces_its_own_rows_only(tmp_path):
     assert [(row["name"], row["ours"]) for row in rows] == [("a", 1), ("b", 3)]
 
 
-def test_a_side_that_fails_says_why():
+def test_sides_take_turns_and_the_first_rounds_do_not_count():
+    order = []
+    works = {name: lambda n=name: order.append(n) or len(order) for name in "ab"}
+    assert interleave(works, 2, "turns") == {"a": [3, 5], "b": [4, 6]}
+    assert order == list("ababab")
+
+
+def test_a_side_that_fails_says_why(tmp_path):
+    missing = str(tmp_path / "missing.jsonl")
     with (
-        Worker("benchmarks.matrices:MatrixProduct", size="large") as worker,
-        pytest.raises(RuntimeError, match="MatrixProduct failed"),
+        Side("benchmarks.settings:read_reviews", missing, 1) as side,
+        pytest.raises(FileNotFoundError, match=r"missing\.jsonl"),
     ):
-        worker.wait()
+        side.call("run")
 
 
 def test_lengths_follow_the_tutorials_histogram():
