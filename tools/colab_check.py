@@ -1,13 +1,14 @@
-"""Run the chapters as Colab would: ``make colab-check``, or ``python tools/colab_check.py [PYTHON]``, with a Python 3.13.
+"""Run the chapters as Colab would: make colab-check PYTHON=python3.13.
 
-An environment with Colab's versions and a stand-in for the module ``google.colab`` is made, the chapters' first cell installs this
-repository (its last commit) there, and nbval compares every chapter. Then the same with a stand-in for the driver of a GPU, and
-PyTorch's NCCL in its place. Nothing that was there may change. It downloads 2.5 GB.
+An environment with Colab's versions is made, a chapter's first cell installs this
+repository's last commit there, and nbval compares every chapter. Then the same with a
+stand-in for the driver of a GPU, and PyTorch's NCCL in its place. Nothing that was there
+may change. It downloads 2.5 GB.
 """
 
 import hashlib
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,220 +17,124 @@ import time
 from importlib.metadata import distributions
 from pathlib import Path
 
-import nbformat
+from address import ROOT, set_up
 from reproducibly import SETTLED
 
-ROOT = Path(__file__).resolve().parent.parent
 T4 = {"FAKE_CUDA_VERSION": "12040", "FAKE_CUDA_GPUS": "Tesla T4:7:5"}
-# After the first cell, in the same kernel: what it installed can be imported.
-FIRST_USE = """
-from selfatt_lib.machinery.runtime import mx, nlp
-import numpy, pandas, spacy
-print(mx.__version__, nlp.__version__, numpy.__version__, pandas.__version__, spacy.__version__)
-"""
-VERSIONS = "1.9.1 0.10.0 2.1.3 2.2.3 3.8.15"
-
-
-def python_3_13(candidates):
-    """Return the first of these commands that is a Python 3.13, or None."""
-    code = "import sys; sys.exit(sys.version_info[:2] != (3, 13))"
-    for command in filter(shutil.which, candidates):
-        if subprocess.run([command, "-c", code], capture_output=True).returncode == 0:
-            return command
-    return None
+# in the kernel of the first cells: what they installed can be imported
+FIRST_USE = "from selfatt_lib.machinery.runtime import mx, nlp"
 
 
 def run(*command, **options):
-    """Run a command, show what it says if it fails, and return its output."""
+    """Run a command and return its output; end with what it says if it fails."""
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, **options
+        [str(part) for part in command], capture_output=True, text=True, **options
     )
     if done.returncode:
-        sys.exit(
-            f"{done.stdout}{done.stderr}\ncolab-check: failed: {' '.join(map(str, command))}"
-        )
+        sys.exit(f"{done.stdout}{done.stderr}\ncolab-check: failed: {command}")
     return done.stdout
 
 
-def say(text):
-    print(f"colab-check: {text}", flush=True)
-
-
-def received():
-    """Return the bytes that this machine has received from the network since it started."""
-    lines = Path("/proc/net/dev").read_text().splitlines()[2:]
-    devices = (line.replace(":", " ").split() for line in lines)
-    return sum(int(numbers[1]) for numbers in devices if numbers[0] != "lo")
-
-
-class Machine:
-    """A stand-in for a Colab machine, in a folder."""
-
-    def __init__(self, folder, python, more=(), environment=()):
-        self.folder, self.python = folder, folder / "venv" / "bin" / "python"
-        folder.mkdir()
-        uv = Path(sys.executable).with_name("uv")
-        run(uv, "venv", "--quiet", "--python", python, folder / "venv")
-        packages = ["-r", ROOT / "tools" / "colab.txt", *more]
-        # without this project's own settings, which override NumPy's version
-        install = ["pip", "install", "--quiet", "--no-config", "--python", self.python]
-        run(uv, *install, *packages)
-        self.site = Path(
-            run(
-                self.python,
-                "-c",
-                "import sysconfig; print(sysconfig.get_path('platlib'))",
-            ).strip()
-        )
-        (self.site / "google" / "colab").mkdir(parents=True)
-        (self.site / "google" / "colab" / "__init__.py").touch()
-        (self.site / "google-colab.pth").write_text("import google.colab\n")
-        self.environment = {
-            **os.environ,
-            "PIP_NO_CACHE_DIR": "1",
-            **SETTLED,
-            **dict(environment),
-        }
-        self.before = self.contents()
-
-    def contents(self):
-        """Return path → hash of all files of the packages."""
-        files = (
-            Path(file.locate())
-            for package in distributions(path=[str(self.site)])
-            for file in package.files or ()
-            if "__pycache__" not in file.parts
-        )
-        return {
-            path: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-            if path.is_file()
-        }
-
-    def run_first_cell(self, chapter):
-        """Run a chapter's first cell as a notebook of its own; return the seconds and the bytes that it downloaded."""
-        notebook = nbformat.read(chapter, as_version=4)
-        cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
-        notebook.cells = [cell, nbformat.v4.new_code_cell(FIRST_USE)]
-        path = self.folder / "first.ipynb"
-        nbformat.write(notebook, path)
-        started, before = time.perf_counter(), received()
-        run(
-            self.python.with_name("jupyter"),
-            *("execute", "--inplace", path),
-            env=self.environment,
-        )
-        seconds, downloaded = time.perf_counter() - started, received() - before
-        printed = nbformat.read(path, as_version=4).cells[1].outputs[0].text.strip()
-        if printed != VERSIONS:
-            sys.exit(f"colab-check: expected the versions {VERSIONS}; got {printed}")
-        after = self.contents()
-        changed = [
-            str(path) for path, was in self.before.items() if after.get(path) != was
-        ]
-        if changed:
-            sys.exit(f"colab-check: the first cell changed what was there: {changed}")
-        return seconds, downloaded
-
-    def compare_chapters(self, book, environment=()):
-        """Run nbval on every chapter; return its last line."""
-        command = "-m pytest --nbval --nbval-current-env -q -p no:cacheprovider"
-        said = run(
-            self.python,
-            *command.split(),
-            *sorted(book.glob("*.ipynb")),
-            cwd=self.folder,
-            env={**self.environment, **dict(environment)},
-        )
-        return said.strip().splitlines()[-1]
-
-
 def chapters(folder):
-    """Clone the last commit, and copy the chapters with the clone as their repository; return the copies' folder."""
+    """Clone the last commit; return its chapters, with the clone as their address."""
     run("git", "clone", "--quiet", ROOT, folder / "source")
-    book = folder / "book"
-    shutil.copytree(folder / "source" / "book", book)
-    for path in book.glob("*.ipynb"):
-        notebook = nbformat.read(path, as_version=4)
-        cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
-        repository = f'REPOSITORY = "file://{folder / "source"}"'
-        cell.source = re.sub(r'REPOSITORY = ".*"', repository, cell.source)
-        cell.metadata.tags.append("nbval-ignore-output")  # it says what it installs
-        nbformat.write(notebook, path)
-    return book
+    shutil.copytree(folder / "source/book", folder / "book")
+    paths = sorted((folder / "book").glob("*.ipynb"))
+    for path in paths:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        set_up(notebook, f"file://{folder}/source")
+        # it says what it installs
+        notebook["cells"][1]["metadata"]["tags"].append("nbval-ignore-output")
+        path.write_text(json.dumps(notebook), encoding="utf-8")
+    return paths
 
 
-def check_cpu(folder, python, book):
-    machine = Machine(folder / "cpu", python)
-    seconds, downloaded = machine.run_first_cell(book / "model.ipynb")
-    say(
-        f"CPU: the first cell took {seconds:.0f} s and downloaded {downloaded / 1e6:.0f} MB"
+def contents(site):
+    """Return path → hash of all files of the packages in a folder."""
+    files = (
+        Path(file.locate())
+        for package in distributions(path=[str(site)])
+        for file in package.files or ()
+        if "__pycache__" not in file.parts
     )
-    say(f"CPU: chapters: {machine.compare_chapters(book)}")
+    files = (file for file in files if file.is_file())
+    return {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def check_gpu(folder, python, book):
-    driver = folder / "driver"
-    driver.mkdir()
-    source = ROOT / "tests" / "libcuda.c"
-    name = "libcuda.so.1"
-    run("cc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", driver / name, source)
-    machine = Machine(
-        folder / "gpu",
-        python,
-        more=["nvidia-nccl-cu12"],
-        environment={"LD_LIBRARY_PATH": str(driver), **T4},
+def check(folder, python, notebooks, more=(), driver=(), chapters_only=()):
+    """Make an environment, install with the first cells, and compare the chapters.
+
+    `more` are packages that it has besides Colab's; `driver` and `chapters_only` are
+    variables. Returns the folder of the packages, and what the doctor reports.
+    """
+    uv, own = Path(sys.executable).with_name("uv"), folder / "venv/bin/python"
+    site = folder / "venv/lib/python3.13/site-packages"
+    run(uv, "venv", "--quiet", "--python", python, folder / "venv")
+    # without this project's own settings, which override NumPy's version
+    install = [uv, "pip", "install", "--quiet", "--no-config", "--python", own]
+    run(*install, "-r", ROOT / "tools/colab.txt", *more)
+    env = os.environ | SETTLED | dict(driver)
+    env |= {"COLAB_RELEASE_TAG": "release-colab", "PIP_NO_CACHE_DIR": "1"}
+    env["PATH"] = f"{own.parent}:{env['PATH']}"
+    before, started = contents(site), time.perf_counter()
+
+    first = json.loads(notebooks[0].read_text(encoding="utf-8"))
+    use = first["cells"][2] | {"id": "first-use", "source": [FIRST_USE]}
+    first["cells"] = [*first["cells"][1:3], use]
+    (folder / "first.ipynb").write_text(json.dumps(first), encoding="utf-8")
+    run(own.with_name("jupyter"), "execute", folder / "first.ipynb", env=env)
+    print(f"{folder.name}: the first cell took {time.perf_counter() - started:.0f} s")
+    after = contents(site)
+    if changed := [str(path) for path in before if before[path] != after.get(path)]:
+        sys.exit(f"colab-check: the first cell changed what was there: {changed}")
+    report = run(own, "-m", "selfatt_lib.machinery.doctor", env=env)
+
+    nbval = [own, "-m", "pytest", "--nbval", "--nbval-current-env", "-q"]
+    nbval += ["-p", "no:cacheprovider", *notebooks]
+    said = run(*nbval, cwd=folder, env=env | dict(chapters_only))
+    print(f"{folder.name}: chapters: {said.strip().splitlines()[-1]}", flush=True)
+    return site, report
+
+
+def check_gpu(folder, python, notebooks):
+    """Do so with a stand-in for a T4 and its driver, which computes nothing."""
+    source, stand_in = ROOT / "tests/libcuda.c", folder / "libcuda.so.1"
+    run("cc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", stand_in, source)
+    driver = T4 | {"LD_LIBRARY_PATH": str(folder)}
+    no_gpu = {"FAKE_CUDA_GPUS": ""}
+    site, report = check(
+        folder, python, notebooks, ["nvidia-nccl-cu12"], driver, no_gpu
     )
-    seconds, downloaded = machine.run_first_cell(book / "model.ipynb")
-    say(
-        f"GPU: the first cell took {seconds:.0f} s and downloaded {downloaded / 1e6:.0f} MB"
-    )
-    doctor = run(
-        machine.python, "-m", "selfatt_lib.machinery.doctor", env=machine.environment
-    )
-    print(doctor)
-    report = dict(line.split(maxsplit=1) for line in doctor.splitlines())
-    own, shared = machine.site / "cuda11", machine.site / "nvidia"
-    expected = {
-        "mxnet": "not installed",
-        "mxnet-cu112": "1.9.1",
-        "driver": "runs CUDA up to 12.4",
-        "gpu:0": "Tesla T4 (compute capability 7.5, 15 GiB), MXNet has code for it",
-        "libnccl.so.2": str(shared / "nccl/lib/libnccl.so.2"),
-        "libcudnn.so.8": str(own / "nvidia-cudnn-cu11/nvidia/cudnn/lib/libcudnn.so.8"),
-        "libcublas.so.11": str(
-            own / "nvidia-cublas-cu11/nvidia/cublas/lib/libcublas.so.11"
-        ),
-    }
-    for what, value in expected.items():
-        if report.get(what) != value:
-            sys.exit(
-                f"colab-check: expected {what} {value}; the doctor says {report.get(what)}"
-            )
-    if "no computation ran on the Tesla T4" not in report["device='auto'"]:
+    print(report)
+    own = f"{site}/cuda11/nvidia-{{0}}-cu11/nvidia/{{0}}/lib/".format
+    for expected in (
+        "mxnet not installed",
+        "mxnet-cu112 1.9.1",
+        "driver runs CUDA up to 12.4",
+        "gpu:0 Tesla T4 (compute capability 7.5, 15 GiB), MXNet has code for it",
+        f"libnccl.so.2 {site}/nvidia/nccl/lib/libnccl.so.2",
+        f"libcudnn.so.8 {own('cudnn')}libcudnn.so.8",
+        f"libcublas.so.11 {own('cublas')}libcublas.so.11",
+        "device='auto' cpu(0) (computing on the CPU: no computation ran on the Tesla T4",
+    ):
+        if not any(
+            " ".join(x.split()).startswith(expected) for x in report.splitlines()
+        ):
+            sys.exit(f"colab-check: the doctor does not say: {expected}")
+
+
+def main(python="python3.13"):
+    version = run(python, "--version")
+    if not version.startswith("Python 3.13."):
         sys.exit(
-            "colab-check: the stand-in computes nothing, and the doctor does not say so"
+            f"colab-check: PYTHON must be a Python 3.13, as Colab's; got {version}"
         )
-    without_gpu = {"FAKE_CUDA_GPUS": ""}
-    said = machine.compare_chapters(book, without_gpu)
-    say(f"GPU: chapters, on the CPU with mxnet-cu112: {said}")
-
-
-def main(python=None):
-    wanted = python_3_13(filter(None, [python, sys.executable, "python3.13"]))
-    if wanted is None:
-        say(
-            "not run: no Python 3.13 is at hand. Name one: make colab-check PYTHON=/path/to/python3.13"
-        )
-        return
-    if run("git", "-C", ROOT, "status", "--porcelain"):
-        say("what is not committed is not checked")
     with tempfile.TemporaryDirectory(prefix="colab-check-") as folder:
         folder = Path(folder)
-        book = chapters(folder)
-        check_cpu(folder, wanted, book)
-        check_gpu(folder, wanted, book)
-    say("passed")
+        notebooks = chapters(folder)
+        for kind, run_check in (("cpu", check), ("gpu", check_gpu)):
+            (folder / kind).mkdir()
+            run_check(folder / kind, python, notebooks)
 
 
 if __name__ == "__main__":

@@ -141,4 +141,7 @@ def _with_hashes(wanted):
 
 
 if __name__ == "__main__":
-    install()
+    try:
+        install()
+    except RuntimeError as error:
+        sys.exit(str(error))
