@@ -212,7 +212,7 @@ def weight_shapes(
     u, r, b = hidden_size, attention_hops, classifier_units
     shapes = {"embedding.weight": (vocab_size, embedding_size)}
     for layer in range(num_layers):
-        for direction in DIRECTIONS:
+        for direction in ("forward", "backward"):
             lstm = f"layers.{layer}.{direction}_lstm"
             size = 2 * u if layer else embedding_size
             shapes |= {f"{lstm}.i2h_weight": (4 * u, size)}

@@ -120,13 +120,8 @@ def train(run, engine, train_batches, valid_batches):
     history, saved = run.restore()
     if saved:
         engine.load_state(saved)
-
-    def save(progress):
-        run.save_checkpoint(checkpoint(engine, history, progress))
-
-    done = len(history)
-    with Recorder(config, engine.devices, train_batches, done, save, saved) as recorder:
-        for epoch in range(done + 1, config.epochs + 1):
+    with Recorder(run, engine, train_batches, history, saved) as recorder:
+        for epoch in range(len(history) + 1, config.epochs + 1):
             if out_of_patience(history, config.patience):
                 break
             recorder.begin_epoch(epoch)
@@ -141,12 +136,8 @@ def train(run, engine, train_batches, valid_batches):
             line = {"epoch": epoch, "learning_rate": rate}
             line |= summary("train", *recorder.read())
             line |= summary("valid", *evaluate(engine, valid_batches))
-            require_finite(line)
-            history.append(line | {"seconds": recorder.tally.seconds})
-            is_best = best(history)["epoch"] == epoch
-            weights = engine.weights() if is_best else None
-            run.save_epoch(history, checkpoint(engine, history), weights)
-            recorder.stop_if_asked(f"epoch {epoch}")
+            history.append(line | {"seconds": recorder.seconds})
+            recorder.save_epoch(is_best=best(history)["epoch"] == epoch)
     engine.load_weights(run.best_weights())
     return pd.DataFrame(history)
 
@@ -191,25 +182,10 @@ def out_of_patience(history, patience):
     )
 
 
-def checkpoint(engine, history, progress=None):
-    """Return all that training goes on from: dict of ndarray."""
-    return engine.state() | {"epoch": np.array([len(history)])} | (progress or {})
-
-
 def summary(part, loss, stars, predictions):
     """Return the loss and the scores of an epoch's part, "train" or "valid": dict."""
     found = {"loss": loss} | scores(stars, predictions)
     return {f"{part}_{name}": value for name, value in found.items()}
-
-
-def require_finite(line):
-    """Raise RuntimeError if the held-out loss of an epoch is infinite or no number."""
-    if not np.isfinite(line["valid_loss"]):
-        raise RuntimeError(
-            f"the held-out loss of epoch {line['epoch']} is {line['valid_loss']}. What "
-            "was saved before is kept. Begin anew with a lower learning_rate, or set "
-            "clip_norm."
-        )
 
 
 def fit(config, corpus=None):

@@ -94,27 +94,27 @@ class Recorder:
 
     Parameters
     ----------
-    config : TrainingConfig
-    devices : list
-        Of the engine.
+    run : RunDirectory
+    engine : Engine
     batches : Batches
         Of an epoch.
-    done : int
-        Epochs that are done.
-    save : callable
-        Keeps a checkpoint; it is given what `Tally.progress` returns.
-    earlier : dict of ndarray
+    history : list of dict
+        The epochs that are done.
+    saved : dict of ndarray
         The checkpoint that training goes on from.
     """
 
-    def __init__(self, config, devices, batches, done, save, earlier):
-        self.config, self.devices, self.done, self.save = config, devices, done, save
+    def __init__(self, run, engine, batches, history, saved):
+        self.run, self.engine, self.history = run, engine, history
+        self.config, self.done = run.config, len(history)
         self.steps, self.longest = len(batches), int(batches.lengths.max())
         self.fitted = []
-        self.tally = Tally(self.fitted, earlier)
+        self.tally = Tally(self.fitted, saved)
 
     def __enter__(self):
-        advice = advice_on_memory(self.config, self.devices, self.longest, self.fitted)
+        advice = advice_on_memory(
+            self.config, self.engine.devices, self.longest, self.fitted
+        )
         with ExitStack() as contexts:
             contexts.enter_context(advice)
             self.signals = contexts.enter_context(signals_noted())
@@ -132,6 +132,11 @@ class Recorder:
 
     def __exit__(self, *error):
         return self.contexts.__exit__(*error)
+
+    @property
+    def seconds(self):
+        """Seconds of the epoch so far."""
+        return self.tally.seconds
 
     def begin_epoch(self, epoch):
         """Start to count anew, except in an epoch that was saved in the middle."""
@@ -165,7 +170,7 @@ class Recorder:
             self.bar.set_postfix(shown, refresh=False)
         if self.signals or time.perf_counter() - self.saved > SECONDS_PER_SAVING:
             self.require_finite(tally.read()[0])
-            self.save(tally.progress())
+            self.run.save_checkpoint(self.checkpoint() | tally.progress())
             self.saved = time.perf_counter()
         self.stop_if_asked(f"batch {self.number} of {self.steps} in epoch {self.epoch}")
 
@@ -174,6 +179,22 @@ class Recorder:
         found = self.tally.read()
         self.require_finite(found[0])
         return found
+
+    def save_epoch(self, is_best):
+        """Keep the epoch that ends `history`; its weights too if it is the best so far."""
+        loss = self.history[-1]["valid_loss"]
+        if not np.isfinite(loss):
+            raise RuntimeError(
+                f"the held-out loss of epoch {self.epoch} is {loss}. What was saved "
+                "before is kept. Begin anew with a lower learning_rate, or set clip_norm."
+            )
+        weights = self.engine.weights() if is_best else None
+        self.run.save_epoch(self.history, self.checkpoint(), weights)
+        self.stop_if_asked(f"epoch {self.epoch}")
+
+    def checkpoint(self):
+        """Return all that training goes on from after a whole epoch: dict of ndarray."""
+        return self.engine.state() | {"epoch": np.array([len(self.history)])}
 
     def require_finite(self, loss):
         """Raise RuntimeError with the batch at fault if a loss is infinite or no number."""
