@@ -125,7 +125,7 @@ def train(run, engine, train_batches, valid_batches):
             if out_of_patience(history, config.patience):
                 break
             recorder.begin_epoch(epoch)
-            seed, rate = epoch_seed(config.seed, epoch), learning_rate(config, epoch)
+            seed, rate = epoch_seed(config.seed, epoch), decayed_rate(config, epoch)
             engine.seed(seed)
             engine.set_learning_rate(rate)
             for batch in in_background(train_batches.shuffled(seed)):
@@ -158,7 +158,7 @@ def evaluate(engine, batches):
     return tally.read()
 
 
-def learning_rate(config, epoch):
+def decayed_rate(config, epoch):
     """Return Adam's learning rate: times 0.9 every second epoch, as in the tutorial."""
     rate = config.learning_rate * 0.9 ** ((epoch - 1) // 2)
     return max(rate, 1e-30)  # MXNet takes none that float32 has not

@@ -1261,4 +1261,4 @@ def test_another_error_of_mxnet_is_passed_on(trained):
 
 def test_the_learning_rate_of_a_very_long_run_stays_one_that_mxnet_takes():
     config = TrainingConfig(epochs=5000)
-    assert training.learning_rate(config, 5000) > 1e-38
+    assert training.decayed_rate(config, 5000) > 1e-38
