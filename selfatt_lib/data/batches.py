@@ -28,12 +28,12 @@ def bucket_sampler(lengths, batch_size, num_buckets, ratio, rng=None):
     lengths = np.asarray(lengths)
     longest, shortest = lengths.max(), lengths.min()
     width = max((1 + longest - shortest) // num_buckets, 1)
-    keys = longest - width * np.arange(num_buckets)  # the longest a bucket takes
-    keys = np.unique(np.maximum(keys, shortest))
-    bucket_of = np.searchsorted(keys, lengths)
+    # the greatest length that each bucket takes, the smallest first
+    keys = np.unique(np.maximum(longest - width * np.arange(num_buckets), shortest))
+    bucket_of = np.searchsorted(keys, lengths)  # the first whose key is long enough
     buckets = [np.flatnonzero(bucket_of == i) for i in range(len(keys))]
     sizes = [max(int(longest / key * ratio * batch_size), batch_size) for key in keys]
-    batches = [
+    batches = [  # reviews from `start` on in bucket i
         (i, start)
         for i in reversed(range(len(keys)))
         for start in range(0, len(buckets[i]), sizes[i])
@@ -117,6 +117,7 @@ class Batches:
         place = np.arange(valid_length.max())  # (T,)
         is_word = place < valid_length[:, None]  # (B, T)
         tokens = np.full(is_word.shape, Vocabulary.PADDING, np.int32)  # (B, T)
+        # where each token lies in the flat array of all texts
         flat = self.tokenized.offsets[numbers][:, None] + place  # (B, T)
         tokens[is_word] = self.numbers[self.tokenized.ids[flat[is_word]]]
         return tokens, valid_length, self.stars[numbers]

@@ -60,11 +60,11 @@ def build_vocab(tokenized, max_size=10_000):
         text uses, are left out.
     """
     counts = np.zeros(len(tokenized.words), int)
-    for start in range(0, len(tokenized.ids), 2**20):  # bincount makes a copy
+    for start in range(0, len(tokenized.ids), 2**20):  # bincount copies what it counts
         some = tokenized.ids[start : start + 2**20]
         counts += np.bincount(some, minlength=len(counts))
+    ordered = sorted(zip((-counts).tolist(), tokenized.words))  # commonest first
     special = ["<unk>", "<pad>"]
-    ordered = sorted(zip((-counts).tolist(), tokenized.words))
     words = [word for count, word in ordered if count and word not in special]
     return Vocabulary(special + words[:max_size])
 
