@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfatt_lib.data.tokens import tokenize
-from selfatt_lib.machinery.words import LONGEST_WORD
+from selfatt_lib.machinery.english import LONGEST_WORD
 from selfatt_lib.visualization import (
     STRONGEST,
     _spans,

@@ -7,9 +7,9 @@ from itertools import islice, starmap
 import numpy as np
 
 from selfatt_lib.machinery import kept
+from selfatt_lib.machinery.english import LONGEST_WORD, tokenizer
 from selfatt_lib.machinery.progress import tqdm
 from selfatt_lib.machinery.threads import no_fork, num_threads
-from selfatt_lib.machinery.words import LONGEST_WORD, tokenize_chunk, tokenizer
 
 CHUNK = 5000  # texts tokenized at a time
 FEW = 20  # fewer are faster tokenized one by one
@@ -110,11 +110,12 @@ def tokenize_all(texts, max_tokens=100, lower=True):
         return TokenizedTexts.from_lists(
             [tokenize(t, max_tokens, lower) for t in texts]
         )
+    with no_fork:
+        import joblib
+
+        from selfatt_lib.machinery.words import tokenize_chunk
     chunks = ((chunk, max_tokens, lower, tokenize) for chunk in _chunks(texts))
     if size is None or size > CHUNK:
-        with no_fork:
-            import joblib
-
         in_threads = joblib.Parallel(num_threads(), "threading", return_as="generator")
         tokenized = in_threads(joblib.delayed(tokenize_chunk)(*c) for c in chunks)
     else:

@@ -1,6 +1,6 @@
-"""spaCy's English tokenizer, and many texts through it at once: each word once.
+"""Many texts through spaCy's tokenizer at once: each word once.
 
-`data.tokens` calls this, in the book's terms.
+`data.tokens` calls this, in the book's terms, with more than a few texts.
 """
 
 import os
@@ -9,43 +9,17 @@ from itertools import pairwise, product
 from threading import RLock
 
 import numpy as np
-import spacy
-from spacy.tokenizer import Tokenizer
-from spacy.vocab import Vocab
 
+from selfatt_lib.machinery.english import LONGEST_WORD, rules, tokenizer, with_cases
 from selfatt_lib.machinery.threads import no_fork
 
-# Beyond this a "word" is noise. The tokenizer reads a word again for every mark that it
-# splits off: 1000 brackets take it 0.1 s, a million would take a day.
-LONGEST_WORD = 300
 DISTINCT_WORDS = 500_000  # words whose tokens are remembered
-
-_english = spacy.blank("en").tokenizer  # rules only: no model to download
-
-
-def _with_cases(cases):
-    """Return the English tokenizer with these special cases.
-
-    Its vocabulary finds out nothing about a word but its letters.
-    """
-    return Tokenizer(
-        Vocab(),
-        rules=cases,
-        prefix_search=_english.prefix_search,
-        suffix_search=_english.suffix_search,
-        infix_finditer=_english.infix_finditer,
-        token_match=_english.token_match,
-        url_match=_english.url_match,
-    )
-
-
-tokenizer = _with_cases(_english.rules)
 
 # spaCy joins tokens that make up a special case, such as ":" and ")", even across white
 # space, now and then. Where that can happen, two words must not be tokenized apart: the
 # last token of the one and the first of the other stand side by side in a special case.
-_plain = _with_cases(None)
-_cases = frozenset(_english.rules)
+_plain = with_cases(None)
+_cases = frozenset(rules)
 _joined = {
     (one.text, other.text)
     for case in map(_plain, _cases)
