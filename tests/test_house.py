@@ -1,0 +1,127 @@
+"""Which room of the library may lead to which: imports point down, and nobody pries."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).parent.parent / "selfatt_lib"
+
+# From the ground up; a module imports from lower floors, or from its own room.
+FLOORS = [
+    {"reference", "config"},
+    {"machinery", "__init__"},
+    {"data", "model", "penalty", "run", "visualization", "book"},
+    {"engines", "results"},
+    {"training", "prediction"},
+    {"cli"},
+    {"__main__"},
+]
+# (importing, imported) within a floor
+STAIRS = {("results", "run")}
+ENGINE = {"model", "penalty", "engines.mxnet"}
+
+
+def name_of(path):
+    parts = path.relative_to(LIBRARY).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__") or "__init__"
+
+
+MODULES = {name_of(path): path for path in LIBRARY.rglob("*.py")}
+
+
+def imports_of(name):
+    """Yield ``(module, names)`` of all that a module imports, wherever it does."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((each.name, []) for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module, [each.name for each in node.names]
+
+
+def ours(name):
+    """Yield the library's modules that a module imports."""
+    for module, names in imports_of(name):
+        if module == "selfatt_lib":
+            yield from names
+        elif module.startswith("selfatt_lib."):
+            found = module.removeprefix("selfatt_lib.")
+            inner = [f"{found}.{each}" for each in names]
+            yield from [each for each in inner if each in MODULES] or [found]
+
+
+def floor(name):
+    room = name.partition(".")[0]
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name):
+    room = name.partition(".")[0]
+    for imported in ours(name):
+        other = imported.partition(".")[0]
+        assert (
+            other == room or floor(imported) < floor(name) or (room, other) in STAIRS
+        ), f"{name} imports {imported}"
+
+
+def test_no_module_leads_back_to_itself():
+    known = {}
+
+    def reached(name, path=()):
+        assert name not in path, " → ".join([*path, name])
+        if name not in known:
+            known[name] = [reached(each, (*path, name)) for each in ours(name)]
+
+    for name in MODULES:
+        reached(name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_the_engine_and_the_machinery_know_mxnet(name):
+    if name.startswith("machinery") or name in ENGINE:
+        return
+    for module, names in imports_of(name):
+        assert module.partition(".")[0] not in ("mxnet", "gluonnlp")
+        assert not {"mx", "nlp"} & set(names)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_private_of_another_module_is_used(name):
+    tree = ast.parse(MODULES[name].read_text())
+    rooms = set()
+    for module, names in imports_of(name):
+        if module.startswith("selfatt_lib"):
+            assert not [each for each in names if each.startswith("_")]
+            rooms |= {each for each in names if f"{module}.{each}".count(".") <= 2}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            private = node.attr.startswith("_") and not node.attr.endswith("__")
+            assert not (private and node.value.id in rooms), ast.unparse(node)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_file_is_read_in_a_sitting(name):
+    limit = 430 if name == "machinery.lstm" else 400
+    assert len(MODULES[name].read_text().splitlines()) <= limit
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("reference", "selfatt_lib.data spacy pandas mxnet"),
+        ("config", "selfatt_lib.data spacy pandas mxnet"),
+        ("run", "spacy pandas sklearn mxnet numba"),
+        ("prediction", "pandas sklearn pyarrow joblib mxnet gluonnlp numba torch"),
+        ("training", "mxnet gluonnlp numba torch"),
+        ("results", "mxnet gluonnlp spacy"),
+        ("visualization", "mxnet gluonnlp sklearn"),
+        ("cli", "numpy mxnet spacy pandas papermill"),
+    ],
+)
+def test_a_module_brings_no_more_than_it_needs(module, absent):
+    code = f"import sys, selfatt_lib.{module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not set(absent.split()) & set(done.stdout.split()), done.stderr
