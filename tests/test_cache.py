@@ -1,4 +1,7 @@
-"""One cache, many processes: each file is downloaded once, and never taken for whole when it is not."""
+"""One cache, many processes.
+
+Each file is downloaded once, and never taken for whole when it is not.
+"""
 
 import errno
 import io
@@ -91,7 +94,10 @@ def cache(tmp_path, monkeypatch, only_own_index):
 
 @contextmanager
 def sender(content, send, other=None):
-    """A server of one file, or of what `other` returns; yield the address, and a list that grows with each download."""
+    """A server of one file, or of what `other` returns.
+
+    Yield the address, and a list that grows with each download.
+    """
     downloads = []
 
     def respond(method, path, number):

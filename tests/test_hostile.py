@@ -1,4 +1,7 @@
-"""Whatever lies in a file, it is read or refused in words: soon, in little memory, and naming the place."""
+"""Whatever lies in a file, it is read or refused in words.
+
+Soon, in little memory, and naming the place.
+"""
 
 import io
 import json
@@ -61,7 +64,10 @@ def parquet_of_stars(*stars):
 
 
 def altered(content, offset, format, *values, after=b"PK\x01\x02"):
-    """Return an archive with something else in the first entry of its directory, or after another mark."""
+    """Return an archive with something else in the first entry of its directory.
+
+    Or after another mark.
+    """
     content = bytearray(content)
     struct.pack_into(format, content, content.find(after) + offset, *values)
     return bytes(content)
@@ -342,7 +348,10 @@ def test_what_is_odd_but_clear_is_read(name, tmp_path):
 
 
 def test_parquet_in_an_archive_is_unpacked_once(tmp_path, monkeypatch):
-    """To go back in an archive is to unpack it from its beginning, and a file can ask for that often."""
+    """To go back in an archive is to unpack it from its beginning.
+
+    A file can ask for that often.
+    """
     content, reviews = READ["parquet.zip"]
     monkeypatch.setattr(zipfile.ZipExtFile, "seek", lambda *_: pytest.fail("went back"))
     assert len(load_reviews(written(tmp_path, "a.zip", content))) == len(reviews)

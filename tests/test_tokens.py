@@ -64,7 +64,10 @@ def apart(reviews, limit, lower):
 
 
 def test_words_tokenized_apart_are_tokenized_as_spacy_does_together(spacy_tokens):
-    """spaCy joins special cases across white space, here and there; texts of their pieces are as hard as it gets."""
+    """spaCy joins special cases across white space, here and there.
+
+    Texts of their pieces are as hard as it gets.
+    """
     rng = random.Random(0)
     cases = [case for case in spacy.blank("en").tokenizer.rules if case.strip()]
     marks = ":;)(-=<>_/|8oOpDX3^.,'\"!?*"
@@ -109,7 +112,10 @@ def test_any_text_is_tokenized_apart_as_together(reviews, limit):
 
 
 def test_no_rule_of_spacys_splits_plain_letters():
-    """So a word of nothing else that is no special case is one token, and a mark behind it is another."""
+    """So a word of nothing else that is no special case is one token.
+
+    A mark behind it is another.
+    """
     rules = spacy.blank("en").tokenizer
     searches = rules.prefix_search, rules.suffix_search, rules.url_match
     for length in (1, 2, 3):
