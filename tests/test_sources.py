@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from servers import serve, sha256
 
+from selfatt_lib.config import TrainingConfig
 from selfatt_lib.data import sources
 from selfatt_lib.data.sources import load_reviews, split_reviews
 from selfatt_lib.machinery import readers
 from selfatt_lib.machinery.places import cache_dir, locate
+from selfatt_lib.run import RunDirectory
 
 TEXTS = [
     "Great food.",
@@ -52,6 +54,8 @@ def test_a_chapter_finds_the_same_files_in_whatever_folder_it_is_opened(
         assert (Path.cwd() / locate("runs/quick")).resolve() == checkout / "runs/quick"
         assert locate(tmp_path / "mine") == tmp_path / "mine"
         assert len(load_reviews("mine.json")) == len(TEXTS)
+        config = TrainingConfig(run_dir="runs/quick")
+        assert RunDirectory(config).path == checkout / "runs" / "quick"
     monkeypatch.chdir(tmp_path / "elsewhere" / "book")
     assert locate("runs/quick") == Path("runs/quick")
     with pytest.raises(FileNotFoundError):
