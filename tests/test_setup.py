@@ -58,12 +58,12 @@ def test_a_platform_where_mxnet_does_not_load_is_refused(
 
 def test_a_missing_compiler_is_named(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
-    assert "there is no C compiler: install one" in setup.problem()
+    assert "there is no C compiler: install that" in setup.problem()
 
 
 def test_missing_headers_are_named(monkeypatch):
     monkeypatch.setattr(setup.sysconfig, "get_path", lambda _: "/nowhere")
-    assert "headers" in setup.problem()
+    assert "has no headers: install that" in setup.problem()
 
 
 def test_a_missing_venv_module_is_named(monkeypatch):

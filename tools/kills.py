@@ -1,11 +1,12 @@
-"""Kill training at any moment, resume it, and compare what comes out with a run that was never killed.
+"""Kill training at any moment, resume it, and compare it with a run never killed.
 
-``python tools/kills.py`` is the harness, with the number of kills as its argument. It trains a small model on real reviews in processes of
-their own (``python tools/kills.py child``), and ends them in four ways: by SIGKILL after a random time, from the set-up to the last line;
-by SIGKILL at a random batch, held-out batch or stage of writing a file; by SIGTERM and by SIGINT after a random time. After each it looks
-at the run directory. A run that has had its share of kills is left to finish.
+A small model trains on real reviews in processes of their own (``kills.py RUN_DIR``).
+They are ended by SIGKILL, SIGTERM or SIGINT after a random time, from the set-up to the
+last line, or by SIGKILL at a random batch or stage of writing a file. After each the run
+directory is looked at; after some kills the run is left to finish.
 """
 
+import itertools
 import json
 import os
 import random
@@ -19,103 +20,43 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-CONFIG = {
-    "train_size": 1200,
-    "valid_size": 300,
-    "hidden_size": 12,
-    "attention_units": 10,
-    "classifier_units": 12,
-    "epochs": 5,
-    "batch_size": 32,
-    "device": "cpu",
-}
+CONFIG = {"train_size": 1200, "valid_size": 300, "epochs": 5, "batch_size": 32}
+CONFIG |= {"hidden_size": 12, "attention_units": 10, "classifier_units": 12}
 KILLS_A_RUN = 8
-PARAMS = ("model.params", "checkpoint.params")
+WEIGHTS = ("model.params", "checkpoint.params")
 # where a process kills itself, and among how many occasions the one is drawn
-OCCASIONS = {
-    "batch": 150,
-    "held-out batch": 30,
-    "half of the arrays written": 10,
-    "before a rename": 15,
-    "after a rename": 15,
-}
+OCCASIONS = {"a batch": 160, "half of a file written": 15}
+OCCASIONS |= {"before a rename": 15, "after a rename": 15}
 
 
-# The process that is killed
+def child(run_dir, occasion="", number="0"):
+    """Train, or go on, up to the metrics; die at the occasion with this number."""
+    from selfatt_lib.data.batches import Batches
+    from selfatt_lib.training import TrainingConfig, fit
 
+    owner, name = (Batches, "assemble") if occasion == "a batch" else (os, "replace")
+    call, calls = getattr(owner, name), itertools.count(1)
 
-def child(run_dir, occasion=None, number=0):
-    """Train, from the beginning or from where an earlier child was killed, up to the metrics."""
-    from selfatt_lib import training
-
-    if occasion:
-        _die_at(training, occasion, int(number))
-    resume = Path(run_dir, "config.json").exists()
-    training.fit(training.TrainingConfig(run_dir=run_dir, resume=resume, **CONFIG))
-
-
-def _die_at(training, occasion, number):
-    count = 0
-
-    def die():
-        nonlocal count
-        count += 1
-        if count == number:
+    def dying(*args):
+        die = next(calls) == int(number)
+        if die and occasion == "half of a file written":
+            os.truncate(args[0], os.path.getsize(args[0]) // 2)
+        if not die or occasion == "after a rename":
+            result = call(*args)
+        if die:
             os.kill(os.getpid(), signal.SIGKILL)
+        return result
 
-    step, bring = training.training_step, training.on_devices
-    save, replace = training.nd.save, os.replace
-
-    def dying_step(*args):
-        die()
-        return step(*args)
-
-    def dying_batches(batches, devices):
-        for batch in bring(batches, devices):
-            if not batches.bucketing["shuffle"]:
-                die()
-            yield batch
-
-    def dying_save(path, arrays):
-        save(path, arrays)
-        whole = Path(path).read_bytes()
-        Path(path).write_bytes(whole[: len(whole) // 2])
-        die()
-        Path(path).write_bytes(whole)
-
-    def dying_replace(source, target):
-        if occasion == "before a rename":
-            die()
-        replace(source, target)
-        if occasion == "after a rename":
-            die()
-
-    if occasion == "batch":
-        training.training_step = dying_step
-    elif occasion == "held-out batch":
-        training.on_devices = dying_batches
-    elif occasion == "half of the arrays written":
-        training.nd.save = dying_save
-    else:
-        os.replace = dying_replace
-
-
-# The harness
-
-
-class Finding(Exception):
-    """Something was lost or half-written."""
+    setattr(owner, name, dying)
+    resume = Path(run_dir, "config.json").exists()
+    fit(TrainingConfig(run_dir=run_dir, resume=resume, device="cpu", **CONFIG))
 
 
 def start(run_dir, *occasion):
     """Start a child."""
-    command = [sys.executable, __file__, "child", run_dir, *map(str, occasion)]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, __file__, str(run_dir), *map(str, occasion)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, **quiet)
 
 
 def run(run_dir, *occasion):
@@ -125,116 +66,111 @@ def run(run_dir, *occasion):
     return process.returncode, said
 
 
-def look_at(run_dir, epochs_before):
-    """Return how many epochs are kept. Raises Finding if a file is not whole, or epochs were lost."""
+def epochs_kept(checkpoint):
+    """Return how many epochs a checkpoint holds; raise ValueError if it is not whole."""
     from selfatt_lib.machinery.runtime import mx
     from selfatt_lib.params import read_layout
 
-    path, epochs = Path(run_dir), 0
+    read_layout(checkpoint)
+    return int(mx.nd.load(str(checkpoint)).get("epoch", mx.nd.zeros(1)).asscalar())
+
+
+def history(run_dir):
+    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def look_at(run_dir, epochs_before):
+    """Return how many epochs are kept; raise RuntimeError if a file or one is lost."""
+    epochs = lines = 0
     try:
-        for name in ("config.json", "vocab.json", "metrics.json"):
-            if (path / name).exists():
-                json.loads((path / name).read_text(encoding="utf-8"))
-        lines = []
-        if (path / "metrics.jsonl").exists():
-            lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        lines = [json.loads(line) for line in lines]
-        for name in PARAMS:
-            if (path / name).exists():
-                read_layout(path / name)
-        if (path / PARAMS[1]).exists():
-            epochs = int(mx.nd.load(str(path / PARAMS[1]))["epoch"].asscalar())
+        for path in run_dir.glob("[!.]*"):
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+            elif path.suffix == ".jsonl":
+                lines = len(history(run_dir))
+            elif path.name in WEIGHTS:
+                epochs = max(epochs, epochs_kept(path))
     except ValueError as error:
-        raise Finding(f"{run_dir} holds a file that is not whole: {error}") from error
-    if epochs < epochs_before or len(lines) < epochs:
-        raise Finding(
-            f"{run_dir} had {epochs_before} epochs; now it has {epochs}, and {len(lines)} lines of metrics"
+        raise RuntimeError(f"{path} is not whole: {error}") from error
+    if not epochs_before <= epochs <= lines:
+        raise RuntimeError(
+            f"of {epochs_before} epochs {epochs} are left ({lines} lines)"
         )
     return epochs
 
 
 def outcome(run_dir):
-    """Return what must not depend on kills: weights byte for byte, the history and the metrics without the seconds."""
-    path = Path(run_dir)
-    lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    history = [json.loads(line) for line in lines]
-    metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-    for part in (*history, metrics):
-        del part["seconds"]
-    return [(path / name).read_bytes() for name in PARAMS], history, metrics
+    """Return what kills must not change: weights, and metrics but for the seconds."""
+    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    metrics = [part | {"seconds": None} for part in (*history(run_dir), metrics)]
+    return [(run_dir / name).read_bytes() for name in WEIGHTS], metrics
 
 
-def kill_once(run_dir, duration, rng):
+def kill_once(run_dir, duration):
     """Start a child and end it; return how, or None if it had finished before."""
-    way = rng.choice(["time", "time", "occasion", "occasion", "SIGTERM", "SIGINT"])
+    way = random.choice([*2 * ["SIGKILL"], *2 * ["occasion"], "SIGTERM", "SIGINT"])
     if way == "occasion":
-        occasion = rng.choice(list(OCCASIONS))
-        number = rng.randint(1, OCCASIONS[occasion])
-        status, _ = run(run_dir, occasion, number)
-        return occasion if status == -signal.SIGKILL else None
+        way = random.choice(list(OCCASIONS))
+        status, _ = run(run_dir, way, random.randint(1, OCCASIONS[way]))
+        return way if status == -signal.SIGKILL else None
     process = start(run_dir)
-    time.sleep(rng.uniform(0, duration))
-    number = signal.SIGKILL if way == "time" else signal.Signals[way]
-    process.send_signal(number)
+    time.sleep(random.uniform(0, duration))
+    process.send_signal(signal.Signals[way])
     _, said = process.communicate()
     if process.returncode == 0:
         return None
-    if way != "time" and Path(run_dir, "config.json").exists():
-        # before training it ends at once, as any process does
-        in_training = "Stopped and saved after" in said
-        at_once = process.returncode == -number or "KeyboardInterrupt" in said
-        if not (in_training or at_once):
-            raise Finding(f"{way} ended the run with: {said[-1000:]}")
-        way += ", saved" if in_training else ", before training"
-    return "a random time" if way == "time" else way
+    if "Stopped and saved after" in said:
+        return f"{way}, saved"
+    # before training it ends at once, as any process does
+    at_once = process.returncode == -signal.Signals[way] or "KeyboardInterrupt" in said
+    if at_once or not (run_dir / "config.json").exists():
+        return way
+    raise RuntimeError(f"{way} ended the run with: {said[-1000:]}")
 
 
-def torture(kills=60, seed=None):
-    """Return how often each way of ending a run was survived: Counter. Raises Finding."""
-    seed = random.SystemRandom().randrange(10**6) if seed is None else seed
-    print(f"kills: seed {seed}")
+def survive(run_dir, duration):
+    """Kill a run again and again, let it finish, and return the ways it was ended."""
+    ways, epochs = [], 0
+    while len(ways) < KILLS_A_RUN and not (run_dir / "metrics.json").exists():
+        if way := kill_once(run_dir, duration):
+            epochs = look_at(run_dir, epochs)
+            ways.append(way)
+    status, said = run(run_dir)
+    if status or any(run_dir.glob(".*")):
+        raise RuntimeError(
+            f"the last child failed, or left parts of files: {said[-1000:]}"
+        )
+    return ways
+
+
+def main(kills=60):
+    """Print how often each way of ending a run was survived. Raises RuntimeError."""
     # started in the background, this process ignores it, and so would its children
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    rng, survived, runs = random.Random(seed), Counter(), 0
+    survived = Counter()
     with (
         tempfile.TemporaryDirectory(prefix="kills-") as folder,
-        tqdm(total=kills, desc="kills", unit=" kills") as bar,
+        tqdm(total=kills, desc="kills") as bar,
     ):
-        reference = str(Path(folder, "never-killed"))
-        status, said = run(reference)
-        if status:
-            raise RuntimeError(f"the run that nobody kills failed: {said}")
-        started = time.perf_counter()
-        run(str(Path(folder, "timed")))
-        duration = time.perf_counter() - started
-        while survived.total() < kills:
-            runs += 1
-            run_dir, epochs, ended = str(Path(folder, f"run-{runs}")), 0, 0
-            while ended < KILLS_A_RUN and not Path(run_dir, "metrics.json").exists():
-                if way := kill_once(run_dir, duration, rng):
-                    epochs = look_at(run_dir, epochs)
-                    survived[way] += 1
-                    ended += 1
-                    bar.update()
-            status, said = run(run_dir)
+        for name in ("never-killed", "timed"):  # the first one also fills caches
+            started, whole = time.perf_counter(), Path(folder, name)
+            status, said = run(whole)
             if status:
-                raise Finding(f"the last child failed: {said[-1000:]}")
-            if outcome(run_dir) != outcome(reference):
-                raise Finding(
-                    f"run {runs}, killed {ended} times, is not the run never killed"
-                )
-            if left := list(Path(run_dir).glob(".*")):
-                raise Finding(f"left over: {left}")
-    survived["whole runs"] = runs
-    return survived
+                raise RuntimeError(f"the run that nobody kills failed: {said}")
+        duration = time.perf_counter() - started
+        for number in itertools.count():
+            if survived.total() >= kills:
+                break
+            run_dir = Path(folder, str(number))
+            survived.update(ways := survive(run_dir, duration))
+            bar.update(len(ways))
+            if outcome(run_dir) != outcome(whole):
+                raise RuntimeError(f"run {number} is another, ended by {ways}")
+    for way, count in sorted(survived.items()):
+        print(f"{count:4} survived: {way}")
+    print(f"{survived.total():4} in all, over {number} runs, with the same weights")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["child"]:
-        child(*sys.argv[2:])
-    else:
-        from tools.reproducibly import settle
-
-        settle(os.environ)
-        for way, count in torture(*map(int, sys.argv[1:])).items():
-            print(f"{count:4} {way}")
+    child(*sys.argv[1:])

@@ -1,7 +1,8 @@
-"""Renew what is made from the locks: ``python tools/locked.py``, after ``make lock`` and ``make setup``.
+"""Renew what is made from the locks: tools/locked.py, after make lock and make setup.
 
-That is the table of packages in book/licences.md, with what the installed packages say about themselves, and
-selfatt_lib/machinery/pinned.txt, the hashes of what a hosted notebook installs in one version only.
+That is the table of packages in book/licences.md, with what the installed packages say
+about themselves, and selfatt_lib/machinery/pinned.txt, the hashes of what a hosted
+notebook installs in one version only.
 """
 
 import re
@@ -17,7 +18,7 @@ BLOCK = re.compile(r"(?s)(?<=% packages, by tools/locked.py\n\n).*?(?=\n% /packa
 
 
 def wanted(*extras):
-    """Return what pyproject.toml asks for, for the library and in these extras: list of Requirement."""
+    """Return the requirements of the library and of these extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
     lists = [project["dependencies"], *(optional[extra] for extra in extras)]
@@ -25,10 +26,7 @@ def wanted(*extras):
 
 
 def licence(name):
-    """Return what an installed package says of its licence.
-
-    An expression, a few words, where it is filed, or the first line of its file.
-    """
+    """Return what an installed package says of its licence, at its shortest."""
     about = metadata(name)
     words = about["License"] or ""
     filed = [line for line in about.get_all("Classifier", []) if "License ::" in line]
@@ -41,34 +39,27 @@ def licence(name):
 
 
 def table():
-    """Return the table of direct dependencies in Markdown, and how many more there are."""
+    """Return the packages asked for in Markdown, and how many more there are."""
     versions = {}
-    pattern = r"(?m)^([\w.-]+)==(\S+)"
-    for name, version in re.findall(pattern, LOCKS["cpu"].read_text()):
+    for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", LOCKS["cpu"].read_text()):
         versions.setdefault(name, []).append(version)
     library = {requirement.name for requirement in wanted("cpu")}
     named = sorted({requirement.name for requirement in wanted("cpu", "dev")})
     lines = ["| package | version | licence | for |", "| --- | --- | --- | --- |"]
     for name in named:
         use = "library" if name in library else "book, tests"
-        lines.append(
-            f"| {name} | {', '.join(versions[name])} | {licence(name)} | {use} |"
-        )
-    more = len(versions) - len(named)
-    lines += ["", f"These {len(named)} packages need {more} more."]
-    return "\n".join(lines) + "\n"
+        row = (name, ", ".join(versions[name]), licence(name), use)
+        lines.append(f"| {' | '.join(row)} |")
+    more = f"These {len(named)} packages need {len(versions) - len(named)} more."
+    return "\n".join([*lines, "", more, ""])
 
 
 def pinned():
-    """Return the locks' entries for the library's dependencies that have one version, for the CPU and for a GPU."""
-    names = {
-        requirement.name
-        for requirement in wanted("cpu", "gpu")
-        if str(requirement.specifier).startswith("==")
-    }
-    both = "\n".join(lock.read_text() for lock in LOCKS.values())
-    entries = re.split(r"\n(?=\S)", requirements(both, names))
-    return "\n".join(sorted(set(entries))) + "\n"
+    """Return the locks' entries for what the library wants in one version only."""
+    both = [x for x in wanted("cpu", "gpu") if str(x.specifier).startswith("==")]
+    locks = "\n".join(lock.read_text() for lock in LOCKS.values())
+    entries = requirements(locks, {requirement.name for requirement in both})
+    return "\n".join(sorted(set(re.split(r"\n(?=\S)", entries)))) + "\n"
 
 
 def renewed():

@@ -1,8 +1,8 @@
-"""Run a command with everything settled that would make outputs differ from run to run or from machine to machine.
+"""Run a command with all settled that makes outputs differ: reproducibly.py COMMAND ….
 
-``python tools/reproducibly.py COMMAND ARGUMENT ...``. `make notebooks` stores the chapters' outputs this way; for `pytest`, ``conftest.py``
-does the same. Float32 sums depend on the order in which a processor's own routines add. Over a whole training that shows in the third digit:
-so all processors use the routines of one, and two threads, also where they have other routines and more cores.
+`make notebooks` stores the chapters' outputs this way; for pytest, conftest.py does the
+same. Float32 sums depend on the order in which a processor's own routines add, which over
+a whole training shows in the third digit: so all use the routines of one, and two threads.
 """
 
 import os

@@ -1,13 +1,13 @@
-"""Make .venv from a lock: ``python3 tools/setup.py [cpu|gpu]``. Does nothing when that was done and the lock has not changed.
+"""Make .venv from a lock: ``python3 tools/setup.py [cpu|gpu]``.
 
-Without an argument, it keeps to what .venv was made for, at first the CPU. The two MXNet wheels share a folder, so the one never goes
-over the other: .venv is made anew.
-
-Runs on any Python since 3.8 without anything installed, so that it can say what is missing.
+Does nothing when that was done and the lock has not changed. Without an argument it keeps
+to what .venv was made for, at first the CPU. The two MXNet wheels share a folder, so .venv
+is made anew each time. Any Python since 3.8 can run this and be told what is missing.
 """
 
 import ctypes
 import hashlib
+import importlib.util
 import os
 import platform
 import re
@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,42 +22,46 @@ VENV = ROOT / ".venv"
 LOCKS = {"cpu": ROOT / "requirements.lock", "gpu": ROOT / "requirements-gpu.lock"}
 STAMP = VENV / "installed.sha256"  # the device, and the hash of its lock
 
-# Needed by pip to build GluonNLP, which comes as source, so they are installed first.
+# GluonNLP comes as source; pip builds it with these, which are installed first
 BUILD_TOOLS = ("pip", "setuptools", "wheel", "cython")
 
-
-# Why a system cannot be used. Of those not named here, MXNet was never built for them.
+# Why a system cannot be used. For those not named here, MXNet was never built.
 REASONS = {
-    "Linux aarch64": "MXNet on ARM needs the Arm Performance Libraries, which no package index has",
+    "Linux aarch64": "MXNet needs the Arm Performance Libraries, which no index has",
     "Darwin arm64": "MXNet was never built for Apple silicon",
     "Darwin x86_64": "Numba is no longer built for macOS on Intel",
 }
 
 
 def problem():
-    """Return why the environment cannot be made on this machine, in one sentence, or None."""
+    """Return why the environment cannot be made here, in one sentence, or None."""
+    python = sys.executable
     if not (3, 11) <= sys.version_info[:2] <= (3, 14):
-        found = platform.python_version()
         return (
-            f"Python 3.11 to 3.14 is needed and {sys.executable} is {found}: install one, or let uv do it with "
-            "'uv venv --python 3.13 ~/python3.13' and say 'make PYTHON=~/python3.13/bin/python setup'."
+            f"Python 3.11 to 3.14 is needed and {python} is {platform.python_version()}: "
+            "install one, or let uv do it with 'uv venv --python 3.13 ~/python3.13' and "
+            "say 'make PYTHON=~/python3.13/bin/python setup'."
         )
     here = f"{platform.system()} {platform.machine()}"
     if here != "Linux x86_64":
         reason = REASONS.get(here, f"MXNet was never built for {here}")
         return f"{reason}: use Linux on x86-64, a container with it, or Colab."
     if platform.libc_ver()[0] != "glibc":
-        return "MXNet's wheels need glibc and this Linux has another C library (Alpine?): use Debian, Ubuntu, Fedora or the like."
+        return (
+            "MXNet's wheels need glibc and this Linux has another C library (Alpine?): "
+            "use Debian, Ubuntu, Fedora or the like."
+        )
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
-    if shutil.which(compiler.split()[0]) is None:
-        return "GluonNLP is compiled at set-up and there is no C compiler: install one (on Debian: apt install gcc)."
-    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        return f"GluonNLP is compiled at set-up and the headers of {sys.executable} are missing: install them (on Debian: apt install python3-dev)."
-    try:
-        import ensurepip  # noqa: F401
-        import venv  # noqa: F401
-    except ImportError:
-        return f"{sys.executable} cannot make virtual environments: install the missing part (on Debian: apt install python3-venv)."
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    builds = "GluonNLP is compiled at set-up and"
+    venvs = importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv")
+    for there, lacking, package in (
+        (shutil.which(compiler.split()[0]), f"{builds} there is no C compiler", "gcc"),
+        (headers.is_file(), f"{builds} {python} has no headers", "python3-dev"),
+        (venvs, f"{python} cannot make virtual environments", "python3-venv"),
+    ):
+        if not there:
+            return f"{lacking}: install that (on Debian: apt install {package})."
     return None
 
 
@@ -73,47 +76,28 @@ def made_for():
 
 
 def requirements(lock, names):
-    """Return the entries of a lock, hashes included, that belong to the named packages."""
+    """Return a lock's entries for the named packages, with their hashes."""
     entries = re.split(r"\n(?=\S)", lock)
-    return "\n".join(
-        entry for entry in entries if re.split(r"[=\s]", entry, maxsplit=1)[0] in names
-    )
+    return "\n".join(x for x in entries if re.split(r"[=\s]", x)[0] in names)
 
 
-def install(arguments, number):
-    """Run pip, show how far it is of so many packages, and return whether it succeeded. What it says goes to .venv/install.log."""
-    options = ["--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
-    command = [VENV / "bin" / "python", "-m", "pip", "install", *options, *arguments]
-    started, done, shown = time.monotonic(), 0, sys.stdout.isatty()
-    with open(VENV / "install.log", "a+") as log:
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as pip:
-            for line in pip.stdout:
-                log.write(line)
-                done += line.startswith(
-                    ("Collecting ", "Processing ", "Requirement already")
-                )
-                # meant for another Python or platform
-                number -= line.startswith("Ignoring ")
-                if shown and done:
-                    bar = "█" * round(30 * done / number)
-                    left = (time.monotonic() - started) * (number - done) / done
-                    step = f"about {left:.0f} s left" if done < number else "unpacking"
-                    print(
-                        f"\rset-up: {bar:<30} {done} of {number} packages, {step}\033[K",
-                        end="",
-                        flush=True,
-                    )
-        if shown and number > 1:
-            print()
-        if pip.returncode:
-            log.seek(0)
-            print(
-                *[line for line in log if not line.startswith("WARNING")][-15:],
-                sep="",
-                file=sys.stderr,
-            )
+def install(*arguments):
+    """Run pip and tell whether it succeeded; all it says goes to .venv/install.log."""
+    command = [VENV / "bin" / "python", "-m", "pip", "install", *arguments]
+    command += ["--no-deps", "--no-build-isolation", "--log", VENV / "install.log"]
+    command += ["--disable-pip-version-check", "--root-user-action=ignore"]
+    said, number, shown = [], 0, sys.stdout.isatty()
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, text=True, **both) as pip:
+        for line in pip.stdout:
+            said.append(line)
+            number += line.startswith("Collecting ")
+            if number and shown:
+                print(f"\rset-up: {number} packages", end="", flush=True)
+    if number and shown:
+        print()
+    if pip.returncode:
+        print(*said[-15:], sep="", file=sys.stderr)
     return pip.returncode == 0
 
 
@@ -131,25 +115,19 @@ def main(device=None):
         try:
             ctypes.CDLL("libcuda.so.1")
         except OSError:
-            print(
-                "set-up: no NVIDIA driver is visible here (no libcuda.so.1), and MXNet will not run without one."
-            )
+            size += ", but no NVIDIA driver (libcuda.so.1) is visible here to run it"
     print(f"set-up: installing into .venv ({size})", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
     STAMP.write_text(f"{device} ")  # should this fail, the next try knows for what
-    lock = LOCKS[device].read_text()
-    build = VENV / "build-tools.txt"
-    build.write_text(requirements(lock, BUILD_TOOLS))
-    for arguments, number in (
-        (["--require-hashes", "-r", build], len(BUILD_TOOLS)),
-        (
-            ["--require-hashes", "-r", LOCKS[device]],
-            len(re.findall(r"^[\w.-]+==", lock, re.MULTILINE)),
-        ),
-        (["--editable", ROOT], 1),
-    ):
-        if not install(arguments, number):
-            return "set-up: pip failed, see above and .venv/install.log. Run the command again when that is mended."
+    build_tools = VENV / "build-tools.txt"
+    build_tools.write_text(requirements(LOCKS[device].read_text(), BUILD_TOOLS))
+    locked = ("--require-hashes", "-r")
+    for what in (*locked, build_tools), (*locked, LOCKS[device]), ("--editable", ROOT):
+        if not install(*what):
+            return (
+                "set-up: pip failed, see above and .venv/install.log. Run the command "
+                "again when that is mended."
+            )
     # for a plain `import mxnet`
     hook = "from selfatt_lib.machinery.install import write_hook; write_hook()"
     subprocess.run([VENV / "bin" / "python", "-c", hook], check=True)
