@@ -5,16 +5,19 @@ CHAPTERS ?= book/*.ipynb
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train lab test lint format book notebooks bench torture lock address colab-check clean
+.PHONY: help setup train lab test book notebooks lint format bench torture address lock colab-check clean
 
-help:  ## list these commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ —/' | sed -E 's/^([a-z-]+) —/  make \1 —/'
+help:
+	@sed -nE 's/^([a-z-]+):.*## /  make \1 — /p' $(MAKEFILE_LIST)
 	@echo
 	@echo '  make train RUN=runs/mean ARGS="-p pooling mean"     other parameters (all: under Parameters in book/training.ipynb)'
 	@echo '  make train PARAMETERS=tutorial RUN=runs/yelp        other defaults (book/parameters/), another run directory'
 	@echo '  make train ARGS="-p resume True -p epochs 12"       go on with a run that was stopped, or for more epochs'
 	@echo '  $(BIN)/selfatt train --help                     the same without make'
 	@echo '  $(BIN)/selfatt predict runs/quick "The food was great."'
+	@echo
+	@echo 'To change the book or the library (CONTRIBUTING.md):'
+	@sed -nE 's/^([a-z-]+):.*#> /  make \1 — /p' $(MAKEFILE_LIST)
 
 setup:  ## make .venv from requirements.lock, unless that is done (DEVICE=gpu: with mxnet-cu112; DEVICE=cpu goes back)
 	@$(PYTHON) tools/setup.py $(DEVICE)
@@ -25,37 +28,37 @@ train: setup  ## train on real reviews; results in runs/quick
 lab: setup  ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab --ServerApp.root_dir=. --FileContentsManager.preferred_dir=book $(ARGS)
 
+book: setup  ## render the book into _build/html; warnings are errors
+	@$(BIN)/jupyter-book build . -W -n --keep-going
+
 test: setup  ## run the unit tests, the docstrings' examples, and every chapter against its stored outputs
 	@$(BIN)/pytest $(ARGS)
 
-lint: setup  ## check the form of code and notebooks
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+clean:  ## remove what was built, but no run and no environment
+	@rm -rf _build .pytest_cache .ruff_cache build *.egg-info
 
-format: setup  ## bring code and notebooks into form
-	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
-
-book: setup  ## render the book; warnings are errors
-	@$(BIN)/jupyter-book build . -W -n --keep-going
-
-notebooks: setup  ## run every chapter and store its outputs (CHAPTERS=book/penalty.ipynb for that one)
+notebooks: setup  #> run every chapter and store its outputs (CHAPTERS=book/penalty.ipynb for that one)
 	@$(BIN)/python tools/reproducibly.py $(BIN)/jupyter nbconvert --to notebook --execute --inplace --coalesce-streams --ExecutePreprocessor.record_timing=False $(ARGS) $(CHAPTERS)
 
-bench: setup  ## measure speed side by side: benchmarks/results.json (ARGS="step epoch" for some questions, ARGS=--quick for a trial)
+format: setup  #> bring code and notebooks into form
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+lint: setup  #> check the form of code and notebooks
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+bench: setup  #> measure speed side by side: benchmarks/results.json (ARGS="step epoch" for some questions, ARGS=--quick for a trial)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-torture: setup  ## kill training, feed the loaders broken files, alter the stored outputs (ARGS="kills" for one of kills, inputs, alterations)
+torture: setup  #> kill training, feed the loaders broken files, alter the stored outputs (ARGS="kills" for one of kills, inputs, alterations)
 	@$(BIN)/python tools/torture.py $(ARGS)
 
-lock: setup  ## rewrite requirements.lock and requirements-gpu.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
+address: setup  #> put the repository's address, from _config.yml, wherever it is needed
+	@$(BIN)/python tools/address.py
+
+lock: setup  #> rewrite requirements.lock and requirements-gpu.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
 	@for lock in "cpu requirements.lock" "gpu requirements-gpu.lock"; do set -- $$lock; \
 		$(BIN)/uv pip compile --universal --generate-hashes --extra $$1 --extra dev --no-annotate --python-version 3.11 \
 			--custom-compile-command 'make lock' --quiet $(ARGS) pyproject.toml -o $$2 || exit; done
 
-address: setup  ## put the repository's address, from _config.yml, wherever it is needed
-	@$(BIN)/python tools/address.py
-
-colab-check: setup  ## run the first cell and every chapter with Colab's versions (PYTHON=python3.13; downloads 2.5 GB)
+colab-check: setup  #> run every chapter with Colab's versions (PYTHON=python3.13; downloads 2.5 GB)
 	@$(BIN)/python tools/colab_check.py $(PYTHON)
-
-clean:  ## remove what was built, but no run and no environment
-	@rm -rf _build .pytest_cache .ruff_cache build *.egg-info

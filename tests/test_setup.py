@@ -197,10 +197,16 @@ def test_the_set_up_can_be_read_by_an_old_python():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_make_help_lists_every_command():
+def test_make_help_lists_a_readers_commands_and_then_all_others():
     listed = subprocess.run(
         ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    commands = "setup train lab test lint book notebooks lock"
-    for command in commands.split():
-        assert f"make {command} " in listed
+    for_readers, for_others = listed.split("To change the book")
+    for command in ("setup", "train", "lab", "book", "test", "clean"):
+        assert f"  make {command} — " in for_readers
+    assert "selfatt predict runs/quick" in for_readers
+    targets = setup.re.findall("(?m)^([a-z-]+):", (ROOT / "Makefile").read_text())
+    for command in set(targets) - {"help"}:
+        assert (f"  make {command} — " in for_readers) != (
+            f"  make {command} — " in for_others
+        )
