@@ -1,11 +1,12 @@
 """The model of Lin et al. (2017) in NumPy, from the paper's equations.
 
-It reads a padded batch: B reviews of at most T tokens; a review has n of them. u are the
-LSTM's units in a direction, d_a the attention's, r its hops, C the classes. The paper's
-letters are kept: H are the states, A is the attention, M = AH the sentence embedding.
+It reads a padded batch: B reviews of at most T tokens; a review has n of them. u are
+the LSTM's units in a direction, d_a the attention's, r its hops, C the classes. The
+paper's letters are kept: H are the states, A is the attention, M = AH the sentence
+embedding.
 
-`weights` is a dict of arrays, and these are the names in ``model.safetensors``. Gates lie
-below each other in the order i, f, g, o (input, forget, candidate, output):
+`weights` is a dict of arrays, and these are the names in ``model.safetensors``. Gates
+lie below each other in the order i, f, g, o (input, forget, candidate, output):
 
 ==========================================  ============================================
 ``embedding.weight``                        (words, E)
@@ -64,7 +65,7 @@ def states(tokens, valid_length, weights):
 def bilstm(x, valid_length, weights, layer=0):
     """Equations (2) to (4): h_t from both sides, (B, T, input) to (B, T, 2u)."""
     B, T, _ = x.shape
-    x = np.stack([x, reverse(x, valid_length)])  # (2, B, T, input), for both directions
+    x = np.stack([x, reverse(x, valid_length)])  # (2, B, T, input)
     lstms = (f"layers.{layer}.forward_lstm.", f"layers.{layer}.backward_lstm.")
     W_x, W_h, b_x, b_h = (
         np.stack([weights[lstm + name].T for lstm in lstms])
@@ -79,7 +80,8 @@ def bilstm(x, valid_length, weights, layer=0):
         h, c = lstm_cell(from_x[:, :, t] + h @ W_h, c)
         states.append(h)
     ahead, back = np.stack(states, axis=2)  # (B, T, u) each
-    return np.concatenate([ahead, reverse(back, valid_length)], axis=2)  # (B, T, 2u)
+    back = reverse(back, valid_length)
+    return np.concatenate([ahead, back], axis=2)  # (B, T, 2u)
 
 
 def reverse(x, valid_length):
@@ -90,7 +92,7 @@ def reverse(x, valid_length):
 
 
 def lstm_cell(sums, c):
-    """One step: from W_x x_t + W_h h_{t-1} + b (…, 4u) and c_{t-1} (…, u) to h_t, c_t."""
+    """From W_x x_t + W_h h_{t-1} + b (…, 4u) and c_{t-1} (…, u) to h_t and c_t."""
     u = c.shape[-1]
     # sums of i, f, g, o lie side by side: σ makes the gates i, f, o, tanh makes g
     gates = sigmoid(sums)
@@ -125,23 +127,24 @@ def classify(M, weights, pooling="flatten"):
     if pooling == "prune":
         units = prune(M, weights)  # (B, r · p + 2u · q)
     else:
-        pooled = M.mean(axis=1) if pooling == "mean" else M.reshape(len(M), -1)
-        units = pooled @ weights["hidden.weight"].T + weights["hidden.bias"]  # (B, b)
-    return np.maximum(units, 0) @ weights["output.weight"].T + weights["output.bias"]
+        m = M.mean(axis=1) if pooling == "mean" else M.reshape(len(M), -1)
+        units = m @ weights["hidden.weight"].T + weights["hidden.bias"]  # (B, b)
+    units = np.maximum(units, 0)  # ReLU
+    return units @ weights["output.weight"].T + weights["output.bias"]  # (B, C)
 
 
 def prune(M, weights):
     """Appendix A: p units for each row of M and q for each column."""
     rows = M.transpose(1, 0, 2) @ weights["hidden.row_weight"]  # (r, B, p)
-    rows = rows + weights["hidden.row_bias"]
+    rows = (rows + weights["hidden.row_bias"]).transpose(1, 0, 2)  # (B, r, p)
     columns = M.transpose(2, 0, 1) @ weights["hidden.column_weight"]  # (2u, B, q)
-    columns = columns + weights["hidden.column_bias"]
-    parts = [part.transpose(1, 0, 2).reshape(len(M), -1) for part in (rows, columns)]
-    return np.concatenate(parts, axis=1)  # (B, r · p + 2u · q)
+    columns = (columns + weights["hidden.column_bias"]).transpose(1, 0, 2)
+    units = [rows.reshape(len(M), -1), columns.reshape(len(M), -1)]
+    return np.concatenate(units, axis=1)  # (B, r · p + 2u · q)
 
 
 def penalty(A, form="squared", valid_length=None):
-    """Equation (8): P = ‖AAᵀ - I‖²_F of each review, shape (B,); see `penalty.FORMS`."""
+    """Equation (8): P = ‖AAᵀ - I‖²_F of each review, shape (B,); `penalty.FORMS`."""
     _, r, T = A.shape
     P = ((A @ A.transpose(0, 2, 1) - np.eye(r, dtype=A.dtype)) ** 2).sum(axis=(1, 2))
     if form == "norm":  # the tutorial's
