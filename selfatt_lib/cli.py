@@ -88,10 +88,13 @@ def train(parameters, run, pairs, texts, files):
                 + ", ".join(path.stem for path in known)
             )
         given = _read(defaults) | given
-        from selfatt_lib.config import TrainingConfig
+        from selfatt_lib.config import TrainingConfig, unknown_parameter
         from selfatt_lib.machinery.notebook import run_notebook
         from selfatt_lib.run import RunDirectory
 
+        for name in given:
+            if name not in TrainingConfig.model_fields:  # YAML's "on" is True
+                raise unknown_parameter(name)
         config = TrainingConfig(**given)
         directory = RunDirectory(config)
         directory.release()  # the notebook's kernel takes it

@@ -15,13 +15,11 @@
 import filecmp
 import hashlib
 import json
-import os
 import shutil
 from contextlib import contextmanager
 
 import numpy as np
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError
+from filelock import Timeout
 
 from selfatt_lib.config import ModelSettings, Settings, TrainingConfig
 from selfatt_lib.machinery.files import (
@@ -31,7 +29,7 @@ from selfatt_lib.machinery.files import (
     write_arrays,
     write_text,
 )
-from selfatt_lib.machinery.places import cache_dir, locate
+from selfatt_lib.machinery.places import locate, take
 from selfatt_lib.reference import weight_shapes
 
 FORMAT = 2  # of the run directory; the book's first edition kept MXNet's own files
@@ -154,7 +152,14 @@ class RunDirectory:
             )
         if config.resume:
             self._check_resumable()
-        self._take()
+        try:
+            self._lock = take(self.path)
+        except Timeout:
+            raise RuntimeError(
+                f"another process is training in {config.run_dir!r}, or a notebook that "
+                "began to is still open. Wait for it, end it (shut the notebook's kernel "
+                "down), or choose another run_dir."
+            ) from None
 
     def _check_resumable(self):
         config = self.config
@@ -176,27 +181,10 @@ class RunDirectory:
                 "more, or choose another run_dir."
             )
 
-    def _take(self):
-        """Keep other processes out of the folder, from now on."""
-        name = fingerprint(os.fsencode(self.path))[:16]
-        path = cache_dir() / "locks" / f"{name}.lock"
-        # one for all of this process: a notebook's cell may be run again
-        self._lock = FileLock(path, blocking=False, is_singleton=True)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except Timeout:
-            raise RuntimeError(
-                f"another process is training in {self.config.run_dir!r}, or a notebook "
-                "that began to is still open. Wait for it, end it (shut the notebook's "
-                "kernel down), or choose another run_dir."
-            ) from None
-        except (OSError, NotImplementedError):
-            pass  # a cache folder that may only be read, or on a drive without locks
-
     def release(self):
         """Let other processes have the folder."""
-        self._lock.release(force=True)
+        if self._lock:
+            self._lock.release(force=True)
 
     # What lies there
 
@@ -270,13 +258,13 @@ class RunDirectory:
             The run is resumed, but the reviews have changed since it began.
         """
         words = json.dumps({"words": corpus.vocab.idx_to_token})
-        reviews = _fingerprint_of_reviews(corpus)
+        reviews = corpus.fingerprint()
         if self.config.resume:
             self._go_on(reviews)
         else:
             self._move_aside()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write_settings(reviews, words, corpus.vectors.shape[1])
+            self._write_settings(reviews, words, corpus.vectors.shape)
         write_text(self.path / "vocab.json", words)
 
     def _go_on(self, reviews):
@@ -300,11 +288,10 @@ class RunDirectory:
                 number += 1
             self.aside = self.path.rename(aside)
 
-    def _write_settings(self, reviews, words, embedding_size):
-        count = len(json.loads(words)["words"])
+    def _write_settings(self, reviews, words, vectors):
         decided = {
             "format": FORMAT,
-            "model": self.config.model_settings(count, embedding_size).model_dump(),
+            "model": self.config.model_settings(*vectors).model_dump(),
             "reviews": reviews,
             "vocab": fingerprint(words.encode()),
         }
@@ -319,19 +306,10 @@ class RunDirectory:
         write_text(self.path / "config.json", json.dumps(content, indent=2))
 
     def save_epoch(self, history, checkpoint, weights=None):
-        """Keep an epoch. Whenever this is cut short, the epochs before it are intact.
+        """Keep an epoch, with its weights if it is the best so far.
 
-        Parameters
-        ----------
-        history : list of dict
-        checkpoint : dict of ndarray
-        weights : dict of ndarray, optional
-            Given if the epoch is the best so far.
-
-        Raises
-        ------
-        OSError
-            The folder cannot be written to: it is full, read-only or gone.
+        Whenever this is cut short, the epochs before it are intact. OSError: the folder
+        is full, read-only or gone.
         """
         if weights:
             self._save(MODEL, weights)
@@ -353,7 +331,7 @@ class RunDirectory:
         path = self.path / name
         try:
             yield path
-        except (OSError, SafetensorError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise OSError(
                 f"{path} could not be written: {error}. What was saved before is "
                 "intact. Make room, or give the folder back and its permission to "
@@ -361,19 +339,9 @@ class RunDirectory:
             ) from error
 
     def restore(self):
-        """Return where the run was saved last.
+        """Return the epochs up to where the run was saved last, and its checkpoint.
 
-        Returns
-        -------
-        history : list of dict
-            The epochs up to there.
-        checkpoint : dict of ndarray
-            Empty if nothing was saved yet.
-
-        Raises
-        ------
-        ValueError
-            The checkpoint is damaged, or what belongs to it is missing.
+        Both are empty if nothing was saved yet. ValueError: a file is damaged or missing.
         """
         for left_over in self.path.glob(".*.partial"):  # by a run that was killed
             left_over.unlink()
@@ -397,13 +365,7 @@ class RunDirectory:
         return history, checkpoint
 
     def best_weights(self):
-        """Return the weights of the best epoch: dict of ndarray.
-
-        Raises
-        ------
-        ValueError
-            The file is damaged or another run's.
-        """
+        """Return the weights of the best epoch: dict of ndarray."""
         with self._damaged(". Start the run anew with resume=False."):
             return read_weights(self.path, self.settings)
 
@@ -418,12 +380,3 @@ class RunDirectory:
             if equal == arrays:
                 shutil.rmtree(self.aside)
                 self.aside = None
-
-
-def _fingerprint_of_reviews(corpus):
-    import pandas as pd
-
-    parts = [corpus.train_reviews, corpus.valid_reviews]
-    reviews = pd.concat(parts)[["text", "stars"]]
-    hashes = pd.util.hash_pandas_object(reviews, index=False)
-    return fingerprint(hashes.to_numpy().tobytes())

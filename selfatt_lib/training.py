@@ -14,7 +14,7 @@ from selfatt_lib.data.vocabulary import Vocabulary, build_vocab
 from selfatt_lib.machinery.recording import Recorder, Tally, in_background
 from selfatt_lib.reference import class_weights
 from selfatt_lib.results import baselines, scores, write_metrics
-from selfatt_lib.run import RunDirectory, best
+from selfatt_lib.run import RunDirectory, best, fingerprint
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ class Corpus:
     vectors: np.ndarray
     train_batches: Batches
     valid_batches: Batches
+
+    def fingerprint(self):
+        """Return a hash of all texts and stars: str."""
+        reviews = pd.concat([self.train_reviews, self.valid_reviews])
+        hashes = pd.util.hash_pandas_object(reviews[["text", "stars"]], index=False)
+        return fingerprint(hashes.to_numpy().tobytes())
 
 
 def prepare(config, reviews=None):

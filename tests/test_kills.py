@@ -32,7 +32,9 @@ def test_a_run_killed_in_an_epoch_and_while_it_saved_is_the_run_never_killed(
     assert not list(run_dir.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["model.params", "checkpoint.params", "metrics.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "checkpoint.safetensors", "metrics.json"]
+)
 def test_the_harness_notices_half_a_file(name, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     assert kills.look_at(tmp_path / "run", 5) == 5
@@ -50,12 +52,12 @@ def test_the_harness_notices_other_weights_and_other_metrics(finished, tmp_path)
     shutil.copytree(finished, tmp_path / "run")
     expected = kills.outcome(finished)
     assert kills.outcome(tmp_path / "run") == expected
-    weights = tmp_path / "run" / "model.params"
+    weights = tmp_path / "run" / "model.safetensors"
     changed = bytearray(weights.read_bytes())
     changed[len(changed) // 2] ^= 1
     weights.write_bytes(changed)
     assert kills.outcome(tmp_path / "run") != expected
-    shutil.copy(finished / "model.params", weights)
+    shutil.copy(finished / "model.safetensors", weights)
     metrics = json.loads((finished / "metrics.json").read_text())
     metrics["accuracy"] += 0.001
     (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))

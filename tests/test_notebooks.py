@@ -15,10 +15,10 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from safetensors.numpy import load_file
 
 from conftest import SMALL, make_reviews
 from selfatt_lib.config import TrainingConfig
-from selfatt_lib.machinery.runtime import mx
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -294,7 +294,7 @@ def test_papermill_trains_on_the_tutorials_kind_of_file_and_leaves_a_run(archive
     )
     assert done.returncode == 0, done.stderr
     run = archive / "runs" / "mine"
-    expected = "attention.html checkpoint.params config.json metrics.json metrics.jsonl model.params vocab.json"
+    expected = "attention.html checkpoint.safetensors config.json metrics.json metrics.jsonl model.safetensors vocab.json"
     assert sorted(path.name for path in run.iterdir()) == expected.split()
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["epochs"], metrics["train_size"], metrics["valid_size"]) == (
@@ -434,7 +434,7 @@ def test_selfatt_train_that_is_ended_lets_the_kernel_save_and_says_how_to_go_on(
     assert process.returncode == 128 + signal.SIGTERM
     assert "came. Stopped and saved after batch" in said
     assert "Traceback" not in said
-    checkpoint = mx.nd.load(str(archive / "my run" / "checkpoint.params"))
+    checkpoint = load_file(archive / "my run" / "checkpoint.safetensors")
     assert "batches" in checkpoint
     done = len(history.read_text().splitlines())
     go_on = said.split("To go on: ")[-1].strip()

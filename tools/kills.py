@@ -18,12 +18,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 from tqdm import tqdm
 
 CONFIG = {"train_size": 1200, "valid_size": 300, "epochs": 5, "batch_size": 32}
 CONFIG |= {"hidden_size": 12, "attention_units": 10, "classifier_units": 12}
 KILLS_A_RUN = 8
-WEIGHTS = ("model.params", "checkpoint.params")
+WEIGHTS = ("model.safetensors", "checkpoint.safetensors")
 # where a process kills itself, and among how many occasions the one is drawn
 OCCASIONS = {"a batch": 160, "half of a file written": 15}
 OCCASIONS |= {"before a rename": 15, "after a rename": 15}
@@ -31,8 +33,9 @@ OCCASIONS |= {"before a rename": 15, "after a rename": 15}
 
 def child(run_dir, occasion="", number="0"):
     """Train, or go on, up to the metrics; die at the occasion with this number."""
+    from selfatt_lib.config import TrainingConfig
     from selfatt_lib.data.batches import Batches
-    from selfatt_lib.training import TrainingConfig, fit
+    from selfatt_lib.training import fit
 
     owner, name = (Batches, "assemble") if occasion == "a batch" else (os, "replace")
     call, calls = getattr(owner, name), itertools.count(1)
@@ -68,11 +71,10 @@ def run(run_dir, *occasion):
 
 def epochs_kept(checkpoint):
     """Return how many epochs a checkpoint holds; raise ValueError if it is not whole."""
-    from selfatt_lib.machinery.runtime import mx
-    from selfatt_lib.params import read_layout
-
-    read_layout(checkpoint)
-    return int(mx.nd.load(str(checkpoint)).get("epoch", mx.nd.zeros(1)).asscalar())
+    try:
+        return int(load_file(checkpoint).get("epoch", [0])[0])
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def history(run_dir):

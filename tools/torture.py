@@ -20,7 +20,7 @@ from reproducibly import settle
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
-FUZZED = ["tests/test_hostile.py", "tests/test_params.py", "tests/test_prediction.py"]
+FUZZED = ["tests/test_hostile.py", "tests/test_files.py", "tests/test_prediction.py"]
 
 
 def pytest(*arguments):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 JSON_BYTES = 2**26  # the vocabulary of a million words has about 40 MB
 METADATA = "selfatt"  # several keys would come in another order in each process
@@ -79,18 +79,15 @@ def write_arrays(path, arrays, **marks):
 
     Raises
     ------
-    OSError, safetensors.SafetensorError
+    OSError, ValueError
         It could not be written.
     """
+    # others it would write wrongly, without a word
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    content = save(contiguous, {METADATA: json.dumps(marks)})
     with replacing(path) as temporary:
-        # it would write others wrongly, without a word
-        contiguous = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-        try:
-            save_file(contiguous, temporary, {METADATA: json.dumps(marks)})
-            read_layout(temporary)  # bytes can get lost without an error
-        finally:
-            for left in path.parent.glob(".tmp*"):  # its own temporary file
-                left.unlink()
+        temporary.write_bytes(content)
+        read_layout(temporary)  # bytes can get lost without an error
 
 
 def read_layout(path):

@@ -41,6 +41,38 @@ def locate(path):
     return path
 
 
+def take(folder):
+    """Keep the user's other processes out of a folder, from now on.
+
+    The lock of the operating system is on a file in `cache_dir`, and goes with the
+    process, however that ends. This process may take a folder again: a notebook's cell
+    may be run again.
+
+    Returns
+    -------
+    filelock.FileLock or None
+        None where there are no locks, or the cache folder may only be read.
+
+    Raises
+    ------
+    filelock.Timeout
+        Another process has it.
+    """
+    from filelock import FileLock, Timeout
+
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    path = cache_dir() / "locks" / f"{name}.lock"
+    lock = FileLock(path, blocking=False, is_singleton=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError):
+        return None
+    return lock
+
+
 def fetch(name, known_hash, what, source, download):
     """Return the path of a file in `cache_dir`, downloaded if it is not there whole.
 
