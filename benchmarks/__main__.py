@@ -11,15 +11,10 @@ QUESTIONS = ("pipeline", "step", "epoch", "inference", "memory")
 
 
 @click.command()
-@click.argument(
-    "names", metavar="[QUESTION]...", nargs=-1, type=click.Choice(QUESTIONS)
-)
+@click.argument("names", nargs=-1, type=click.Choice(QUESTIONS))
 @click.option("--quick", is_flag=True, help="Does all work? Small sizes, not kept.")
 def main(names, quick):
-    """Measure how fast the library is.
-
-    QUESTION is pipeline, step, epoch, inference or memory; all, if none is named.
-    """
+    """Measure how fast the library is: all questions, or those named."""
     machine = report.describe_machine()
     for name, value in machine.items():
         print(f"{name:15} {value}")
@@ -39,12 +34,8 @@ def main(names, quick):
     if doubts := report.doubts(rows):
         print("\nThe machine was busy, and the figures marked ? are uncertain:")
         print("\n".join(doubts))
-    print(f"\n{time.perf_counter() - started:.0f} s; ", end="")
-    if quick:
-        print("too small and too few runs for figures to rely on, so none is kept")
-    else:
-        report.keep(rows, machine)
-        print(f"kept in {report.FOLDER / 'results.json'}")
+    kept = "nothing" if quick else report.keep(rows, machine)
+    print(f"\n{time.perf_counter() - started:.0f} s; kept: {kept}")
 
 
 if __name__ == "__main__":

@@ -22,27 +22,20 @@ import numpy as np
 WITH_TORCH = find_spec("torch") is not None
 
 
-class Side:
+class Side(ProcessPoolExecutor):
     """An object of a class, ``module:Class``, in a process of its own.
 
     `cache` is a folder for ``$SELFATT_CACHE`` there, in place of the user's.
     """
 
     def __init__(self, target, *arguments, cache=None):
-        spawn = multiprocessing.get_context("spawn")
-        self.process = ProcessPoolExecutor(1, spawn)
-        self.built = self.process.submit(_build, target, arguments, cache)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.shutdown()
+        super().__init__(1, multiprocessing.get_context("spawn"))
+        self.built = self.submit(_build, target, arguments, cache)
 
     def run(self, method, *arguments):
         """Return what a method returns, and the seconds that it takes there."""
         self.built.result()
-        return self.process.submit(_run, method, arguments).result()
+        return self.submit(_run, method, arguments).result()
 
     def call(self, method, *arguments):
         """Return what a method returns."""

@@ -17,7 +17,30 @@ from benchmarks.report import compare, row
 
 PRODUCT = 3000  # rows and columns of NumPy's matrices
 SAME_LOSS = 1e-3  # relative
-SAME_PROBABILITIES = 1e-4
+
+
+def start(stack, names, what, *arguments):
+    """Start those of these sides that are installed: dict of `Side`."""
+    return {
+        name: stack.enter_context(Side(f"benchmarks.{name.lower()}:{what}", *arguments))
+        for name in names
+        if name != "PyTorch" or WITH_TORCH
+    }
+
+
+def timed(sides, method, *arguments):
+    """Return a function for each side that times this call of it."""
+    return {key: partial(side.time, method, *arguments) for key, side in sides.items()}
+
+
+def check(what, found, relative=0.0, absolute=0.0):
+    """Raise RuntimeError unless all sides found the same as ours."""
+    for key, theirs in found.items():
+        if not np.allclose(theirs, found["ours"], relative, absolute):
+            raise RuntimeError(
+                f"{what}: the sides do not do the same work. "
+                f"Ours: {found['ours']}; {key}: {theirs}"
+            )
 
 
 def pipeline(quick=False):
@@ -30,11 +53,11 @@ def pipeline(quick=False):
     and the same number of tokens.
     """
     count, repetitions = (2_000, 1) if quick else (20_000, 5)
-    seen = []
+    found = {}
 
     def run(side):
-        found, seconds = run_afresh(f"benchmarks.{side}:Pipeline", path, count)
-        seen.append(found)
+        target = f"benchmarks.{side}:Pipeline"
+        found[side], seconds = run_afresh(target, path, count)
         return seconds
 
     with tempfile.TemporaryDirectory() as folder:
@@ -43,10 +66,9 @@ def pipeline(quick=False):
             reviews.call("write", path, count)
         works = {side: partial(run, side) for side in ("ours", "tutorial")}
         runs = interleave(works, repetitions, "pipeline", warm_up=0)
-    if any(found != seen[0] for found in seen):
-        raise RuntimeError(f"the sides read other reviews or tokens: {seen}")
+    check("reviews and tokens", found)
     name = f"{count:,} texts to batches"
-    return compare("pipeline", name, "reviews/s", runs, lambda s: count / s)
+    return compare("pipeline", name, "reviews/s", runs, count)
 
 
 def step(quick=False):
@@ -59,56 +81,31 @@ def step(quick=False):
     losses of ten steps must agree. The limit is what NumPy reaches at a product of
     large matrices, which takes its turn among the steps.
     """
-    repetitions = 3 if quick else 15
-    names = {"ours": "ours", "tutorial": "tutorial"}
-    names |= {"PyTorch": "pytorch"} if WITH_TORCH else {}
     rows = []
     with ExitStack() as stack:
-        sides = {
-            side: stack.enter_context(Side(f"benchmarks.{module}:TrainingStep"))
-            for side, module in names.items()
-        }
+        sides = start(stack, ["ours", "tutorial", "PyTorch"], "TrainingStep")
         numpy = stack.enter_context(Side("benchmarks.questions:MatrixProduct"))
         for name, setting, steps in (
             ("tutorial's setting", settings.tutorial(), 1),
             ("quick", settings.quick(), 10),
         ):
-            check_losses(name, sides, setting.small())
+            name = f"training step, {name}"
+            for side in sides.values():
+                side.call("build", setting.small())
+            losses = {key: side.call("run", 10) for key, side in sides.items()}
+            check(f"losses, {name}", losses, relative=SAME_LOSS)
             for side in sides.values():
                 side.call("build", setting)
-            works = {
-                key: partial(side.time, "run", steps) for key, side in sides.items()
-            }
-            works["NumPy"] = partial(numpy.time, "run")
-            runs = interleave(works, repetitions, f"step, {name}", warm_up=2)
+            works = timed(sides, "run", steps) | {"NumPy": partial(numpy.time, "run")}
+            runs = interleave(works, 3 if quick else 15, name, warm_up=2)
             product, ours = runs.pop("NumPy"), runs["ours"]
-            name, reviews = f"training step, {name}", steps * setting.reviews
-            rows += compare("step", name, "reviews/s", runs, lambda s, n=reviews: n / s)
+            rows += compare("step", name, "reviews/s", runs, steps * setting.reviews)
             limit = 2 * PRODUCT**3 / product.median
             share = 100 * steps * setting.operations() / ours.median / limit
             name += f": of {limit / 1e9:,.0f} GFLOP/s"
             spread = max(ours.spread, product.spread)
             rows.append(row("step", name, "%", share, spread=spread))
     return rows
-
-
-def check_losses(name, sides, setting, steps=10):
-    """Raise RuntimeError unless from the same weights all losses fall the same way."""
-    losses = {}
-    for key, side in sides.items():
-        side.call("build", setting)
-        losses[key] = side.call("run", steps)
-    ours = losses["ours"]
-    for key, theirs in losses.items():
-        if not np.allclose(theirs, ours, rtol=SAME_LOSS, atol=0):
-            raise RuntimeError(
-                f"{name}: the sides do not do the same work. "
-                f"Losses of ours: {ours}; of {key}: {theirs}"
-            )
-    print(
-        f"{name}: in {steps} steps the loss falls from {ours[0]:.3f} to {ours[-1]:.3f}, "
-        f"the same way on all sides ({', '.join(losses)})"
-    )
 
 
 class MatrixProduct:
@@ -127,42 +124,34 @@ def epoch(quick=False):
     with Side("benchmarks.ours:Epoch") as side:
         works = {"ours": partial(side.call, "seconds")}
         runs = interleave(works, 2 if quick else 7, "epoch")
-    return compare("epoch", "epoch of quick", "s", runs, lambda s: s)
+    return compare("epoch", "epoch of quick", "s", runs)
 
 
 def inference(quick=False):
-    """Prediction: reviews a second in batches, and milliseconds for a single one.
+    """Prediction: reviews a second of many, and milliseconds for a single one.
 
-    Ours is `Classifier.predict` at the default sizes, with random weights. The peer is
-    the same model with the same weights in PyTorch, behind our tokenizer: texts in;
-    probabilities, tokens and attention out. Its batches are sorted by length and
-    packed, without which its backward LSTM would start in the padding. Both must give
-    the same probabilities. The reviews are those of the default data set, and have been
-    seen before: the tokenizer remembers their words.
+    Ours is `Classifier.predict` at the default sizes, with random weights: in NumPy,
+    and by the engine where there are more than 10 000 texts. The peer is the same model
+    with the same weights in PyTorch, behind our tokenizer: texts in; probabilities,
+    tokens and attention out. Its batches are sorted by length and packed, without which
+    its backward LSTM would start in the padding. Both must give the same probabilities.
+    The reviews are those of the default data set, and have been seen before: the
+    tokenizer remembers their words.
     """
-    count, repetitions = (500, 3) if quick else (4_000, 9)
+    counts, repetitions = ((500, 10_500), 3) if quick else ((4_000, 12_000), 9)
+    rows = []
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        place = str(Path(folder, "run")), count
-        ours = stack.enter_context(Side("benchmarks.ours:Inference", *place))
-        sides, expected = {"ours": ours}, ours.call("probabilities")
-        if WITH_TORCH:  # the run is there now, and its vocabulary
-            peer = stack.enter_context(Side("benchmarks.pytorch:Inference", *place))
-            difference = np.abs(peer.call("probabilities") - expected).max()
-            if difference > SAME_PROBABILITIES:
-                raise RuntimeError(
-                    f"the probabilities of PyTorch differ from ours by {difference}"
-                )
-            sides["PyTorch"] = peer
-        works = {key: partial(side.time, "run") for key, side in sides.items()}
-        batches = interleave(works, repetitions, "prediction in batches")
+        sides = start(stack, ["ours", "PyTorch"], "Inference", max(counts))
+        for count in counts:
+            name = f"prediction of {count:,} reviews"
+            found = {key: side.call("run", count) for key, side in sides.items()}
+            check(f"probabilities, {name}", found, absolute=1e-4)
+            runs = interleave(timed(sides, "run", count), repetitions, name)
+            rows += compare("inference", name, "reviews/s", runs, count)
+        name = "prediction of one review"
         works = {key: partial(side.call, "single") for key, side in sides.items()}
-        singles = interleave(works, repetitions, "prediction of one review")
-    rows = compare(
-        "inference", "prediction in batches", "reviews/s", batches, lambda s: count / s
-    )
-    name = "prediction of one review"
-    return rows + compare("inference", name, "ms", singles, lambda s: 1000 * s)
+        runs = interleave(works, repetitions, name)
+    return rows + compare("inference", name, "ms", runs)
 
 
 def memory(quick=False):

@@ -1,7 +1,6 @@
 """The results: one row each, kept in ``results.json`` and shown as a table."""
 
 import json
-import os
 import platform
 import re
 import resource
@@ -40,21 +39,23 @@ def row(question, name, unit, ours, peer=None, against=None, spread=None):
     }
 
 
-def compare(question, name, unit, runs, figure):
-    """Return a row against each peer, or one where there is none.
+def compare(question, name, unit, runs, count=1):
+    """Return a row of ours against each peer, or one where there is none.
 
-    `figure` makes a figure in `unit` of the seconds of a run. Our runs are "ours".
+    The unit is s, ms or something a second, of which a run does `count`.
     """
+
+    def figure(times):
+        scale = {"s": 1, "ms": 1000}
+        return scale[unit] * times.median if unit in scale else count / times.median
+
     ours = runs["ours"]
-    mine = figure(ours.median)
-    peers = {side: times for side, times in runs.items() if side != "ours"}
-    if not peers:
-        return [row(question, name, unit, mine, spread=ours.spread)]
     rows = []
-    for side, peer in peers.items():
-        theirs, spread = figure(peer.median), max(ours.spread, peer.spread)
-        rows.append(row(question, name, unit, mine, theirs, side, spread))
-    return rows
+    for side, peer in runs.items():
+        if side != "ours":
+            figures, spread = map(figure, (ours, peer)), max(ours.spread, peer.spread)
+            rows.append(row(question, name, unit, *figures, side, spread))
+    return rows or [row(question, name, unit, figure(ours), spread=ours.spread)]
 
 
 def describe_machine():
@@ -71,7 +72,6 @@ def describe_machine():
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: versions.get(name) for name in PACKAGES},
-        "load_at_start": round(os.getloadavg()[0], 2),
     }
 
 
@@ -124,3 +124,4 @@ def keep(rows, machine, folder=FOLDER):
     for name, content in (("results", rows), ("machine", machine)):
         text = json.dumps(content, indent=2, ensure_ascii=False)
         (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    return path

@@ -2,7 +2,7 @@
 
 The tutorial prints how many of its 198 000 Yelp reviews have up to 10, 20, … tokens;
 more than half have 100 or more. Its reviews are no longer to be had, so here each is a
-run of snippets, one after the other from a random one on, cut where its length is
+run of snippets, one after the other from a random word on, cut where its length is
 reached. The snippets have 20 000 words or so; real reviews never stop bringing new
 ones, so a few words are made up of halves of two others, which leaves every pipeline
 about as many distinct words as Yelp has.
@@ -29,31 +29,26 @@ def random_lengths(count, rng):
 
 
 class Reviews:
-    """Writes JSON lines with ``text`` and ``stars``, the form of Yelp's Open Dataset."""
+    """Writes JSON lines with ``text`` and ``stars``, as Yelp's Open Dataset does."""
 
     def __init__(self, seed=0):
         self.rng = np.random.default_rng(seed)
         texts = load_reviews()["text"].sample(frac=1, random_state=seed)
-        words = [text.split() for text in texts]
-        self.words = [word for text in words for word in text]
-        self.first = np.cumsum([0, *map(len, words)])[:-1]  # word of each snippet
+        self.words = [word for text in texts for word in text.split()]
         tokens = tokenize_all(self.words, max_tokens=None).lengths
         self.tokens_before = np.concatenate([[0], tokens.cumsum()])
-        # so far from the end that the longest review has room
-        room = self.tokens_before[self.first] < self.tokens_before[-1] - LONGEST
-        self.first = self.first[room]
 
     def texts(self, count):
         """Return random reviews: list of str."""
-        starts = self.rng.choice(self.first, count)
+        # so far from the end that the longest review has room
+        room = np.searchsorted(self.tokens_before, self.tokens_before[-1] - LONGEST)
+        starts = self.rng.integers(room, size=count)
         wanted = self.tokens_before[starts] + random_lengths(count, self.rng)
         stops = np.searchsorted(self.tokens_before, wanted)
         reviews = [self.words[a:b] for a, b in zip(starts, stops)]
         for review, made_up in zip(reviews, self.rng.binomial(stops - starts, MADE_UP)):
             for _ in range(made_up):
-                one, other = (
-                    self.words[i] for i in self.rng.choice(len(self.words), 2)
-                )
+                one, other = (self.words[i] for i in self.rng.integers(room, size=2))
                 halves = one[: (len(one) + 1) // 2] + other[len(other) // 2 :]
                 review[self.rng.integers(len(review))] = halves
         return [" ".join(review) for review in reviews]
@@ -64,5 +59,4 @@ class Reviews:
             for start in range(0, count, CHUNK):
                 texts = self.texts(min(CHUNK, count - start))
                 for text, stars in zip(texts, self.rng.integers(1, 6, len(texts))):
-                    line = {"text": text, "stars": int(stars)}
-                    file.write(json.dumps(line) + "\n")
+                    print(json.dumps({"text": text, "stars": int(stars)}), file=file)

@@ -41,7 +41,7 @@ class Pipeline:
     """From raw texts to batches."""
 
     def __init__(self, path, count):
-        self.reviews = list(zip(*settings.read_reviews(path, count)))
+        self.reviews = settings.read_reviews(path, count)
 
     def run(self):
         """Return how many reviews and how many tokens came out."""
@@ -50,24 +50,18 @@ class Pipeline:
         with fork.Pool() as pool:
             tokenized = pool.map(_tokenize, self.reviews)
             lengths = pool.map(_length, tokenized)
-        counter = nlp.data.count_tokens(
-            token for tokens, _ in tokenized for token in tokens
-        )
-        _vocab = nlp.Vocab(counter, max_size=10_000)
+        words = (token for tokens, _ in tokenized for token in tokens)
+        _vocab = nlp.Vocab(nlp.data.count_tokens(words), max_size=10_000)
         with fork.Pool() as pool:
             numbered = pool.map(_number, tokenized)
-        batchify = nlp.data.batchify
-        loader = gluon.data.DataLoader(
-            numbered,
-            batch_sampler=nlp.data.FixedBucketSampler(
-                lengths, batch_size=64, num_buckets=10, ratio=0.5, shuffle=True
-            ),
-            batchify_fn=batchify.Tuple(
-                batchify.Pad(axis=0, pad_val=0, ret_length=True), batchify.Stack()
-            ),
+        sampler = nlp.data.FixedBucketSampler(lengths, 64, ratio=0.5, shuffle=True)
+        pad = nlp.data.batchify.Pad(axis=0, pad_val=0, ret_length=True)
+        make = nlp.data.batchify.Tuple(pad, nlp.data.batchify.Stack())
+        batches = gluon.data.DataLoader(
+            numbered, batch_sampler=sampler, batchify_fn=make
         )
         reviews = tokens = 0
-        for (_, lengths), labels in loader:
+        for (_, lengths), labels in batches:
             reviews += len(labels)
             tokens += int(lengths.asnumpy().sum())
         return reviews, tokens
@@ -76,26 +70,22 @@ class Pipeline:
 class SelfAttentiveBiLSTM(gluon.nn.HybridBlock):
     """MXNet's own LSTM, and attention that sees padding as it sees words."""
 
-    def __init__(self, setting):
+    def __init__(self, sizes):
         super().__init__()
-        nn, width, hops = gluon.nn, 2 * setting.hidden_size, setting.attention_hops
-        units, linear = setting.attention_units, {"use_bias": False, "flatten": False}
+        nn, u, hops = gluon.nn, sizes.hidden_size, sizes.attention_hops
+        units, linear = sizes.attention_units, {"use_bias": False, "flatten": False}
         with self.name_scope():
-            self.embedding = nn.Embedding(setting.vocab_size, setting.embedding_size)
-            self.lstm = gluon.rnn.LSTM(
-                setting.hidden_size,
-                setting.num_layers,
-                dropout=setting.dropout,
-                bidirectional=True,
-                input_size=setting.embedding_size,
-            )
-            self.w_s1 = nn.Dense(units, "tanh", in_units=width, **linear)
+            self.embedding = nn.Embedding(sizes.vocab_size, sizes.embedding_size)
+            ways = {"bidirectional": True, "dropout": sizes.dropout}
+            ways |= {"input_size": sizes.embedding_size}
+            self.lstm = gluon.rnn.LSTM(u, sizes.num_layers, **ways)
+            self.w_s1 = nn.Dense(units, "tanh", in_units=2 * u, **linear)
             self.w_s2 = nn.Dense(hops, in_units=units, **linear)
-            units = setting.classifier_units
-            self.hidden = nn.Dense(units, "relu", in_units=hops * width)
+            units = sizes.classifier_units
+            self.hidden = nn.Dense(units, "relu", in_units=hops * 2 * u)
             self.output = nn.Dense(5, in_units=units)
-            self.dropout = nn.Dropout(setting.dropout)
-            self.embedding_dropout = nn.Dropout(setting.embedding_dropout)
+            self.dropout = nn.Dropout(sizes.dropout)
+            self.embedding_dropout = nn.Dropout(sizes.embedding_dropout)
 
     def hybrid_forward(self, F, tokens):
         vectors = self.embedding_dropout(self.embedding(tokens))  # (B, T, d)
@@ -116,42 +106,40 @@ class TrainingStep:
 
     def build(self, setting):
         """Begin anew with this setting."""
-        self.setting = setting
-        self.model = SelfAttentiveBiLSTM(setting)
+        self.config = config = setting.config
+        self.model = SelfAttentiveBiLSTM(setting.model)
         self.model.initialize()
         parameters = self.model.collect_params().values()
-        for parameter, weight in zip(parameters, setting.weights(), strict=True):
+        weights = setting.weights().values()
+        for parameter, weight in zip(parameters, weights, strict=True):
             parameter.set_data(nd.array(weight))
-        if not setting.train_embedding:
+        if not config.train_embedding:
             self.model.embedding.collect_params().setattr("grad_req", "null")
         self.model.hybridize()
         self.trained = [p for p in parameters if p.grad_req != "null"]
-        adam = {"learning_rate": setting.learning_rate}
+        adam = {"learning_rate": config.learning_rate}
         self.trainer = gluon.Trainer(self.model.collect_params(), "adam", adam)
         tokens, stars = setting.batch()
         self.tokens, self.labels = nd.array(tokens), nd.array(stars - 1)
-        self.class_weights = nd.array(setting.class_weights or [1.0] * 5)
-
-    def loss(self, logits, attention):
-        labels = nd.one_hot(self.labels, 5) * self.class_weights
-        cross_entropy = -nd.sum(nd.log_softmax(logits) * labels, axis=-1)
-        transposed = nd.transpose(attention, axes=(0, 2, 1))
-        overlap = nd.batch_dot(attention, transposed) - nd.eye(attention.shape[1])
-        penalty = overlap.norm(axis=(1, 2))
-        if self.setting.penalty_form == "squared":
-            penalty = penalty**2
-        return cross_entropy + self.setting.penalty_coefficient * penalty
+        self.class_weights = nd.array(config.class_weights or [1.0] * 5)
 
     def step(self):
         with mx.autograd.record():
             logits, attention = self.model(self.tokens)
-            loss = self.loss(logits, attention).mean()
+            labels = nd.one_hot(self.labels, 5) * self.class_weights
+            loss = -nd.sum(nd.log_softmax(logits) * labels, axis=-1)
+            transposed = nd.transpose(attention, axes=(0, 2, 1))
+            overlap = nd.batch_dot(attention, transposed) - nd.eye(attention.shape[1])
+            penalty = overlap.norm(axis=(1, 2))
+            if self.config.penalty_form == "squared":
+                penalty = penalty**2
+            loss = (loss + self.config.penalty_coefficient * penalty).mean()
         loss.backward()
         gradients = [parameter.grad() for parameter in self.trained]
         norm = sum((gradient**2).sum() for gradient in gradients).sqrt().asscalar()
-        if norm > self.setting.clip_norm:
+        if norm > self.config.clip_norm:
             for gradient in gradients:
-                gradient[:] *= self.setting.clip_norm / norm
+                gradient[:] *= self.config.clip_norm / norm
         self.trainer.step(1)
         nd.softmax(logits).argmax(axis=1).asnumpy()
         return float(loss.asscalar())
