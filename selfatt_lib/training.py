@@ -83,12 +83,25 @@ def prepare(config, reviews=None):
     return Corpus(*parts, *tokens, vocab, vectors, *batches)
 
 
-def build_engine(config, corpus):
-    """Return the engine for a run, with seeded random weights and the word vectors."""
+def build_engine(config, corpus, devices=None):
+    """Return the engine for a run, with seeded random weights and the word vectors.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    corpus : Corpus
+    devices : list, optional
+        Of the engine's own kind; by default those that ``config.device`` names.
+
+    Returns
+    -------
+    Engine
+        As `engines` describes it.
+    """
     weights = config.class_weights
     if weights == "auto":
         weights = class_weights(corpus.train_reviews["stars"])
-    return engines.build(config, corpus.vectors, weights)
+    return engines.build(config, corpus.vectors, weights, devices)
 
 
 def train(run, engine, train_batches, valid_batches):

@@ -11,9 +11,7 @@ from playwright.sync_api import sync_playwright
 
 from selfatt_lib import training
 from selfatt_lib.config import TrainingConfig
-from selfatt_lib.engines.mxnet import Engine
 from selfatt_lib.machinery.runtime import mx
-from selfatt_lib.reference import class_weights
 from selfatt_lib.run import RunDirectory
 
 mpl.use("agg")
@@ -74,10 +72,7 @@ def prepare(run_dir, reviews=None, devices=CPU, **parameters):
     config = TrainingConfig(run_dir=str(run_dir), **{**SMALL, **parameters})
     run = RunDirectory(config)
     corpus = training.prepare(config, make_reviews(300) if reviews is None else reviews)
-    weights = config.class_weights
-    if weights == "auto":
-        weights = class_weights(corpus.train_reviews["stars"])
-    engine = Engine(config, corpus.vectors, weights, devices)
+    engine = training.build_engine(config, corpus, devices)
     return SimpleNamespace(
         **vars(corpus), corpus=corpus, config=config, run=run, engine=engine
     )

@@ -5,7 +5,7 @@ import inspect
 from selfatt_lib import book
 from selfatt_lib.book import show_source
 from selfatt_lib.model import BiLSTM, SelfAttention
-from selfatt_lib.penalty import class_weights
+from selfatt_lib.reference import class_weights
 
 
 def shown(*objects):

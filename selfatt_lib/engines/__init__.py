@@ -21,8 +21,8 @@ to logits (B, C) and attention (B, r, T).
 """
 
 
-def build(config, vectors, class_weights=None):
+def build(config, vectors, class_weights=None, devices=None):
     """Return the engine for a run, with weights drawn from its seed."""
     from selfatt_lib.engines.mxnet import Engine
 
-    return Engine(config, vectors, class_weights)
+    return Engine(config, vectors, class_weights, devices)
