@@ -66,7 +66,8 @@ def run_first_cell(root, **environment):
             given.append(f"!{line}")
 
     cell = first_cells(root / "book" / "training.ipynb")[0]
-    exec(TransformerManager().transform_cell(cell), {"get_ipython": Shell})  # noqa: S102
+    code = TransformerManager().transform_cell(cell)
+    exec(code, {"get_ipython": Shell})  # noqa: S102
     return given
 
 
@@ -100,7 +101,7 @@ def test_an_address_stands_wherever_it_is_needed_and_leaves_no_trace(book):
     readme = (book / "README.md").read_text()
     assert f"```\ngit clone {URL}\ncd NAME\n```\n" in readme
     link = f"{COLAB}/github/OWNER/NAME/blob/a/draft/book/training.ipynb"
-    assert f"[Open in Colab]({link})" in readme
+    assert f"[Open in Colab][colab].\n\n[colab]: {link}\n" in readme
     project = tomllib.loads((book / "pyproject.toml").read_text())["project"]
     assert project["urls"] == {"Repository": URL}
     set_address(book, "")

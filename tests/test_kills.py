@@ -1,4 +1,4 @@
-"""A few of the kills of ``make torture``, and whether its harness would notice a loss."""
+"""A few of the kills of ``make torture``; would its harness notice a loss?"""
 
 import json
 import os

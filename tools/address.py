@@ -30,8 +30,9 @@ git clone {0}
 cd {2}
 ```
 
-Or the chapter Training in the browser:
-[Open in Colab](https://colab.research.google.com/github/{1}/{2}/blob/{3}/book/training.ipynb).
+Or the chapter Training in the browser: [Open in Colab][colab].
+
+[colab]: https://colab.research.google.com/github/{1}/{2}/blob/{3}/book/training.ipynb
 """,
     "pyproject.toml": '[project.urls]\nRepository = "{0}"\n',
 }

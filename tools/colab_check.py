@@ -83,9 +83,10 @@ def check(folder, base, kind, source, notebooks):
         run(*c_compiler, "-o", driver, ROOT / "tests/libcuda.c")
     before = contents(str(site))
     if kind == "gpu":  # as the first cell, for which alone there is the GPU
+        on_gpu = {"env": env | T4, "cwd": folder}
         run(python, "-m", "pip", "install", "--quiet", "--no-deps", source)
-        run(python, "-m", "selfatt_lib.machinery.install", env=env | T4)
-        said = run(python, "-m", "selfatt_lib.machinery.doctor", env=env | T4)
+        run(python, "-m", "selfatt_lib.machinery.install", **on_gpu)
+        said = run(python, "-m", "selfatt_lib.machinery.doctor", **on_gpu)
         for part in (
             "mxnet-cu112             1.9.1\n",
             "Tesla T4 (compute capability 7.5, 15 GiB), MXNet has code for it\n",

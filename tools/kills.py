@@ -2,8 +2,8 @@
 
 A small model trains on real reviews in processes of their own (``kills.py RUN_DIR``).
 They are ended by SIGKILL, SIGTERM or SIGINT after a random time, from the set-up to the
-last line, or by SIGKILL at a random batch or stage of writing a file. After each the run
-directory is looked at; after some kills the run is left to finish.
+last line, or by SIGKILL at a random batch or stage of writing a file. After each the
+run directory is looked at; after some kills the run is left to finish.
 """
 
 import itertools

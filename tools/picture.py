@@ -1,7 +1,7 @@
 """Draw README's picture from a run's page: tools/picture.py runs/quick.
 
-It takes the first review of ``attention.html`` whose stars the model got right, with its
-hops, and needs Chromium.
+It takes the first review of ``attention.html`` whose stars the model got right, with
+its hops, and needs Chromium.
 """
 
 import shutil

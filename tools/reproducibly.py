@@ -1,8 +1,8 @@
 """Run a command with all settled that makes outputs differ: reproducibly.py COMMAND ….
 
 `make notebooks` stores the chapters' outputs this way; for pytest, conftest.py does the
-same. Float32 sums depend on the order in which a processor's own routines add, which over
-a whole training shows in the third digit: so all use the routines of one, and two threads.
+same. Float32 sums depend on the order in which a processor's own routines add; over a
+whole training that shows in the third digit. So all use one's routines, and two threads.
 """
 
 import os

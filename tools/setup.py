@@ -1,8 +1,9 @@
 """Make .venv from a lock: ``python3 tools/setup.py [cpu|gpu]``.
 
-Does nothing when that was done and the lock has not changed. Without an argument it keeps
-to what .venv was made for, at first the CPU. The two MXNet wheels share a folder, so .venv
-is made anew each time. Any Python since 3.8 can run this and be told what is missing.
+Does nothing when that was done and the lock has not changed. Without an argument it
+keeps to what .venv was made for, at first the CPU. The two MXNet wheels share a folder,
+so .venv is made anew each time. Any Python since 3.8 can run this and be told what is
+missing.
 """
 
 import ctypes
@@ -38,9 +39,10 @@ def problem():
     python = sys.executable
     if not (3, 11) <= sys.version_info[:2] <= (3, 14):
         return (
-            f"Python 3.11 to 3.14 is needed and {python} is {platform.python_version()}: "
-            "install one, or let uv do it with 'uv venv --python 3.13 ~/python3.13' and "
-            "say 'make PYTHON=~/python3.13/bin/python setup'."
+            f"Python 3.11 to 3.14 is needed and {python} is "
+            f"{platform.python_version()}: install one, or let uv do it with "
+            "'uv venv --python 3.13 ~/python3.13' and say "
+            "'make PYTHON=~/python3.13/bin/python setup'."
         )
     here = f"{platform.system()} {platform.machine()}"
     if here != "Linux x86_64":
