@@ -1,12 +1,14 @@
-"""The bidirectional LSTM on a CPU: equations (1) to (4) of Lin et al. (2017), and their gradient.
+"""The bidirectional LSTM on a CPU: equations (1) to (4) of the paper, their gradient.
 
-MXNet's own LSTM was written for cuDNN. On a CPU it computes one direction after the other, and on padding too. Here a batch is packed:
-its reviews are sorted, longest first, so that the words at one place of all reviews lie side by side and nothing is padding. One loop
-over the places serves both directions, and both run at the same time. It is compiled by Numba.
+MXNet's own was written for cuDNN. On a CPU it computes one direction after the other,
+and on padding too. Here a batch is packed: its reviews are sorted, longest first, so
+that the words at one place of all reviews lie side by side and nothing is padding. One
+loop over the places serves both directions, which run at the same time. Numba compiles
+it.
 
-In the shapes, B are the reviews, T the places of the padded batch, N the words in it, I the numbers that a word comes with, u the units.
-The gates are i (input), f (forget) and o (output); g is what may enter the cell. Weights have MXNet's layout: the rows of i, f, g, o
-below each other.
+B are the reviews, T the places of the padded batch, N the words in it, I the numbers
+that a word comes with, u the units. Gates lie below each other in MXNet's order, as in
+`reference`: i, f, g, o.
 """
 
 import ctypes
@@ -23,7 +25,7 @@ from threadpoolctl import ThreadpoolController
 
 from selfatt_lib.machinery.runtime import THREADS, mx, mxnet_lock
 
-# with fewer reviews in its matrix products, or smaller products, another thread costs more than it brings
+# with fewer reviews, or smaller products, another thread costs more than it brings
 REVIEWS_WORTH_A_THREAD = 16
 PRODUCT_WORTH_A_THREAD = 2_000_000  # multiplications of words and weights
 
@@ -39,7 +41,7 @@ _one_layer_at_a_time = threading.Lock()
 
 
 def _before_fork():
-    """Wait until no thread computes, since that may compile, and then let none compile."""
+    """Wait until no thread computes, which may compile, then let none compile."""
     mxnet_lock.acquire()
     try:
         mx.nd.waitall()
@@ -71,57 +73,32 @@ for _library in ThreadpoolController().select(user_api="blas").lib_controllers:
 
 
 def bilstm(F, inputs, valid_length, weights):
-    """Run a bidirectional LSTM layer over a padded batch, on a CPU.
+    """Run one layer over a padded batch: (B, T, I) to (B, T, 2u), with 0 at padding.
 
-    Parameters
-    ----------
-    F : module
-        ``mxnet.nd`` or ``mxnet.sym``.
-    inputs : NDArray or Symbol of float32, shape (B, T, I)
-    valid_length : NDArray or Symbol, shape (B,)
-        Words in each review, from 1 to T.
-    weights : list of eight
-        For the forward, then the backward direction: i2h weight (4u, I), h2h weight (4u, u), i2h bias (4u,) and h2h bias (4u,).
-
-    Returns
-    -------
-    NDArray or Symbol of float32, shape (B, T, 2u)
-        The states of both directions side by side; 0 at padding.
-
-    Raises
-    ------
-    mxnet.MXNetError
-        When the result is read: the arrays are not of float32, not on a CPU, or a length is not from 1 to T.
+    `F` is ``mxnet.nd`` or ``mxnet.sym``; lengths are from 1 to T; `weights` are the i2h
+    weight (4u, I), h2h weight (4u, u), i2h bias (4u,) and h2h bias (4u,), forward and
+    then backward. What is wrong shows when the result is read.
     """
     return F.Custom(inputs, valid_length, *weights, op_type="selfatt_bilstm")
 
 
 class _Direction(NamedTuple):
-    """One direction over some of a batch's reviews.
+    """One direction over some of a batch's reviews."""
 
-    Attributes
-    ----------
-    words : ndarray of int, shape (N,)
-        The rows that are words, in arrays of B * T rows: place by place, the longest review first.
-    starts : ndarray of int, shape (T + 1,)
-        The words at place t are ``words[starts[t]:starts[t + 1]]``.
-    places : ndarray of int, shape (T,)
-        In the order in which they are read.
-    weights : tuple of ndarray
-        The direction's four.
-    column : int
-        Of the 2u columns, the first that is this direction's.
-    """
-
+    # (N,), the rows that are words in arrays of B * T rows: place by place, the longest
+    # review first
     words: np.ndarray
-    starts: np.ndarray
-    places: np.ndarray
-    weights: tuple
-    column: int
+    starts: np.ndarray  # (T + 1,): words at place t are words[starts[t]:starts[t + 1]]
+    places: np.ndarray  # (T,), in the order in which they are read
+    weights: tuple  # the direction's four
+    column: int  # of the 2u columns, the first that is this direction's
 
 
 def _lambert(terms):
-    """Return p and q of tanh(x) / x = p(x²) / q(x²), highest power first: Lambert's fraction 1 / (1 + x² / (3 + x² / (5 + …)))."""
+    """Return p and q of tanh(x) = x p(x²) / q(x²), highest power first.
+
+    Lambert's fraction: tanh(x) = x / (1 + x² / (3 + x² / (5 + …))).
+    """
     square = np.polynomial.Polynomial([0, 1])
     p, q = np.polynomial.Polynomial([1]), np.polynomial.Polynomial([2 * terms - 1])
     for odd in range(2 * terms - 3, 0, -2):
@@ -138,7 +115,7 @@ _BOUND = np.float32(9)
 
 @_compiled
 def _tanh(x):
-    """Return tanh(x) in float32: a quotient, of which a processor computes eight at a time, as it cannot with the C library's."""
+    """tanh(x): a processor computes eight such at a time, but not the C library's."""
     x = min(x, _BOUND)
     x = max(x, -_BOUND)
     square = x * x
@@ -157,31 +134,24 @@ def _sigmoid(x):
 
 
 class _States(NamedTuple):
-    """What one direction's gradient needs of its reading, a row a word. `_gradient` overwrites it.
+    """What one direction's gradient needs of its reading; `_gradient` overwrites it."""
 
-    Attributes
-    ----------
-    inputs : ndarray, shape (N, I)
-    gates : ndarray, shape (N, 4u)
-    cell, tanh_cell, hidden : ndarray, shape (N, u)
-    """
-
-    inputs: np.ndarray
-    gates: np.ndarray
-    cell: np.ndarray
-    tanh_cell: np.ndarray
-    hidden: np.ndarray
+    inputs: np.ndarray  # (N, I)
+    gates: np.ndarray  # (N, 4u)
+    cell: np.ndarray  # (N, u)
+    tanh_cell: np.ndarray  # (N, u)
+    hidden: np.ndarray  # (N, u)
 
     @classmethod
     def empty(cls, words, size, units):
-        """Ask NumPy for the memory, which asks the system for large pages. Numba would not."""
+        """Have NumPy ask for memory: in large pages, as Numba would not."""
         columns = size, 4 * units, units, units, units
         return cls(*(np.empty((words, each), np.float32) for each in columns))
 
 
 @_compiled
 def _read(direction, inputs, states, outputs):
-    """Read one direction: fill in `states`, and its columns of `outputs` (B * T, 2u), from `inputs` (B * T, I)."""
+    """Read `inputs` (B * T, I) into `states`, and into `outputs` (B * T, 2u)."""
     words, starts, places, weights, column = direction
     i2h_weight, h2h_weight, i2h_bias, h2h_bias = weights
     packed, gates, cell, tanh_cell, hidden = states
@@ -210,24 +180,25 @@ def _read(direction, inputs, states, outputs):
             for j in range(u):
                 i[j], f[j], o[j] = _sigmoid(i[j]), _sigmoid(f[j]), _sigmoid(o[j])
                 g[j] = _tanh(g[j])
-                c[j] = i[j] * g[j]
+                c[j] = i[j] * g[j]  # c_t = f_t c_{t-1} + i_t g_t
             if b < under_way:
                 earlier = cell[before + b]
                 for j in range(u):
                     c[j] += f[j] * earlier[j]
             for j in range(u):
                 t[j] = _tanh(c[j])
-                h[j] = o[j] * t[j]
+                h[j] = o[j] * t[j]  # h_t = o_t tanh(c_t)
             outputs[words[n], column : column + u] = h
         before = start
 
 
 @_compiled
 def _gradient(direction, states, d_outputs, with_inputs):
-    """Go back through one direction, from the gradient of `outputs` and from what `_read` found, which is overwritten.
+    """Go back through a direction; return the gradients of its weights, and of a bias.
 
-    The gates become the gradients of the sums that they were made from, the cell becomes the state that a word was read with, and the
-    inputs become their gradients, if wanted. Returns the gradients of the two weights, and of either bias.
+    `states` is overwritten: the gates with the gradients of the sums that they come
+    from, the cell with the state that a word was read with, and the inputs, if wanted,
+    with their gradients.
     """
     words, starts, places, weights, column = direction
     i2h_weight, h2h_weight, _, _ = weights
@@ -281,7 +252,7 @@ def _gradient(direction, states, d_outputs, with_inputs):
 
 @_compiled
 def _add_unpacked(padded, words, forward, backward):
-    """Add two arrays, a row a word, to where the words stand in the padded batch."""
+    """Add two arrays (N, I) to where their words stand in a padded one (B * T, I)."""
     for n in range(len(words)):
         row, one, other = padded[words[n]], forward[n], backward[n]
         for j in range(len(row)):
@@ -289,10 +260,11 @@ def _add_unpacked(padded, words, forward, backward):
 
 
 def _directions(lengths, places, weights):
-    """Return both directions, one after the other, for each share of the reviews that is worth a thread: list of `_Direction`."""
+    """Return both directions for each share of the reviews worth a thread: list."""
     if lengths.min() < 1 or lengths.max() > places:
         raise ValueError(
-            f"valid_length must be from 1 to {places}, the length of the batch; got {lengths.tolist()}"
+            f"valid_length must be from 1 to {places}, the length of the batch; "
+            f"got {lengths.tolist()}"
         )
     batch_size = len(lengths)
     longest_first = np.argsort(-lengths, kind="stable")
@@ -315,7 +287,7 @@ def _directions(lengths, places, weights):
 
 
 def _in_threads(function, directions, *others):
-    """Return a function's results, each computed in a thread of its own, unless there is too little to do."""
+    """Return a function's results, each from a thread of its own if that pays."""
     words, i2h_weight = directions[0].words, directions[0].weights[0]
     few = len(words) * i2h_weight.size < PRODUCT_WORTH_A_THREAD
     with _one_layer_at_a_time:
@@ -341,7 +313,7 @@ def _put(array, value, request):
 
 
 class _BiLSTM(mx.operator.CustomOp):
-    """The layer as an operator. MXNet makes one for each batch, and keeps it until the gradient is found."""
+    """The layer as an operator: MXNet makes one a batch, kept until its gradient."""
 
     def __init__(self, shapes):
         super().__init__()
@@ -421,6 +393,7 @@ class _BiLSTMProp(mx.operator.CustomOpProp):
     def create_operator(self, ctx, shapes, dtypes):
         if not str(ctx).startswith("cpu"):
             raise ValueError(
-                f"this LSTM computes on a CPU, not on {ctx}. Call hybridize() again after moving a model."
+                f"this LSTM computes on a CPU, not on {ctx}. Call hybridize() again "
+                "after moving a model."
             )
         return _BiLSTM(shapes)
