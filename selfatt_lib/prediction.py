@@ -10,7 +10,7 @@ from selfatt_lib.data.batches import Batches
 from selfatt_lib.data.tokens import TokenizedTexts, is_unicode, tokenize_all
 from selfatt_lib.data.vocabulary import Vocabulary
 from selfatt_lib.machinery.places import locate
-from selfatt_lib.run import MODEL, read_settings, read_weights, read_words
+from selfatt_lib.run import read_run
 
 # NumPy predicts fewer in the time that an engine takes to start
 TEXTS_WORTH_AN_ENGINE = 10_000
@@ -100,38 +100,20 @@ class Classifier:
             A file in it is damaged, does not belong to the others, or is of another
             edition. The message names it.
         """
-        folder = locate(run_dir)
-        settings = None
-        if (folder / "config.json").exists():
-            settings = cls._reading(run_dir, read_settings, folder)
-        names = ("config.json", "vocab.json", MODEL)
-        missing = [name for name in names if not (folder / name).exists()]
-        if missing:
-            raise FileNotFoundError(
-                f"{str(run_dir)!r} is not a trained run: it has no {', '.join(missing)}. "
-                "'make train' makes one in runs/quick."
-            )
-        words = cls._reading(run_dir, read_words, folder, settings)
-        weights = cls._reading(run_dir, read_weights, folder, settings)
-        training = settings.training
-        return cls(
-            weights,
-            Vocabulary(words),
-            settings.model,
-            training.max_tokens,
-            training.lower,
-            device,
-        )
-
-    @staticmethod
-    def _reading(run_dir, read, *arguments):
         try:
-            return read(*arguments)
+            settings, words, weights = read_run(locate(run_dir))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{str(run_dir)!r} is not a trained run: {error}. 'make train' makes one "
+                "in runs/quick."
+            ) from None
         except ValueError as error:
             raise ValueError(
                 f"the run in {str(run_dir)!r} cannot be used: {error}. Copy the whole of "
                 "it again, or train it anew."
             ) from error
+        reading = settings.training.max_tokens, settings.training.lower
+        return cls(weights, Vocabulary(words), settings.model, *reading, device)
 
     def predict(self, texts, batch_size=64, on_invalid="raise"):
         """Predict the stars of texts.

@@ -57,15 +57,22 @@ class RunSettings(Settings):
     run: str
 
 
-def read_settings(folder):
-    """Read ``config.json`` of a run: RunSettings.
+def read_run(folder):
+    """Read a trained run: its RunSettings, its words (list of str) and its weights.
 
-    Raises
-    ------
-    FileNotFoundError
-    ValueError
-        It is damaged, or of a run of another edition. The message names the file.
+    FileNotFoundError: a file is missing. ValueError: one is damaged, does not belong to
+    the others, or is of another edition. The message names it.
     """
+    # of a run of another edition, the missing files are not what matters
+    settings = read_settings(folder) if (folder / "config.json").exists() else None
+    names = ("config.json", "vocab.json", MODEL)
+    if missing := [name for name in names if not (folder / name).exists()]:
+        raise FileNotFoundError(f"it has no {', '.join(missing)}")
+    return settings, read_words(folder, settings), read_weights(folder, settings)
+
+
+def read_settings(folder):
+    """Read ``config.json`` of a run: RunSettings."""
     path = folder / "config.json"
     content = read_json(path)
     if "training" in content and content.get("format") != FORMAT:
