@@ -10,6 +10,7 @@ from selfatt_lib.data.batches import Batches
 from selfatt_lib.data.tokens import TokenizedTexts, is_unicode, tokenize_all
 from selfatt_lib.data.vocabulary import Vocabulary
 from selfatt_lib.machinery.places import locate
+from selfatt_lib.machinery.threads import in_threads, one_thread_for_blas
 from selfatt_lib.run import read_run
 
 # NumPy predicts fewer in the time that an engine takes to start
@@ -79,6 +80,7 @@ class Classifier:
         self.weights, self.vocab, self.settings = weights, vocab, settings
         self.max_tokens, self.lower, self.device = max_tokens, lower, device
         self._forward, self._engine = self._numpy, None
+        one_thread_for_blas()
         if device not in ("auto", "cpu"):
             self._forward = self._start_engine()
 
@@ -214,10 +216,14 @@ class Classifier:
             forward = self._engine or self._start_engine()
         known = np.array([word in self.vocab for word in tokenized.words])
         batches = Batches(tokenized, np.ones(len(texts)), self.vocab, batch_size)
-        predictions = [None] * len(texts)
-        for numbers in batches.in_order:
+
+        def compute(numbers):
             tokens, valid_length, _ = batches.assemble(numbers)
-            logits, attention = forward(tokens, valid_length)
+            return forward(tokens, valid_length)
+
+        outcomes = in_threads(compute, batches.in_order)
+        predictions = [None] * len(texts)
+        for numbers, (logits, attention) in zip(batches.in_order, outcomes):
             if not np.isfinite(logits).all():
                 raise RuntimeError(
                     "the model's numbers overflow: its weights are too large. Copy the "

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 from numba.core.compiler_lock import global_compiler_lock
-from threadpoolctl import ThreadpoolController
 
 from selfatt_lib.machinery.runtime import THREADS, mx, mxnet_lock
+from selfatt_lib.machinery.threads import one_thread_for_blas
 
 # with fewer reviews, or smaller products, another thread costs more than it brings
 REVIEWS_WORTH_A_THREAD = 16
@@ -66,10 +66,7 @@ os.register_at_fork(
     after_in_child=_after_fork_in_child,
 )
 
-# A direction is a thread; BLAS, NumPy's and SciPy's, must not start others in it.
-for _library in ThreadpoolController().select(user_api="blas").lib_controllers:
-    if "mxnet" not in _library.filepath:
-        _library.set_num_threads(1)
+one_thread_for_blas()  # a direction is a thread, and must not start others
 
 
 def bilstm(F, inputs, valid_length, weights):

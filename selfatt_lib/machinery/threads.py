@@ -1,8 +1,7 @@
 """How many threads compute, and what they must not be forked in the middle of."""
 
-# its own lock must not be registered while no_fork is held
-import concurrent.futures.thread  # noqa: F401
 import os
+from concurrent.futures import ThreadPoolExecutor  # its lock is registered before ours
 from functools import cache
 from threading import RLock
 
@@ -26,3 +25,23 @@ def num_threads():
         import joblib
 
     return joblib.cpu_count()
+
+
+def in_threads(function, items):
+    """Return a function's results in order: list. Of several, threads compute some."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(num_threads()) as threads:
+        return list(threads.map(function, items))
+
+
+def one_thread_for_blas():
+    """Have BLAS, NumPy's and SciPy's, use one thread in each thread that calls it.
+
+    Our products are so small that its others would only wait, and take a core to do so.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+        if "mxnet" not in library.filepath:
+            library.set_num_threads(1)
