@@ -1,6 +1,6 @@
-"""Import MXNet 1.9.1, choose threads and devices, seed every random generator.
+"""MXNet 1.9.1, imported; threads and devices chosen, random generators seeded.
 
-`compat` makes MXNet importable. This is the library's only place that imports it:
+This is the library's only place that imports it:
 
 >>> from selfatt_lib.machinery.runtime import mx, nlp
 """
@@ -21,13 +21,13 @@ try:
     import mxnet as mx
 except OSError as error:
     raise ImportError(
-        f"libmxnet.so of {WHEEL} does not load: {error}. `python -m selfatt_lib.machinery.doctor` lists what it found"
+        f"libmxnet.so of {WHEEL} does not load: {error}. `python -m "
+        "selfatt_lib.machinery.doctor` lists what it found"
     ) from error
 import gluonnlp as nlp  # noqa: F401
 
-# in units of the LSTM; at fewer, another thread costs MXNet's operators more than it brings
+# with fewer units, another thread costs MXNet's operators more than it brings
 HIDDEN_SIZE_WORTH_ALL_CORES = 200
-
 
 # Held by the thread that has MXNet compute. Only one thread may make the first call of
 # a hybridized model, and no process may be forked meanwhile.
@@ -40,14 +40,9 @@ def _set_threads(_, threads):
 
 
 def choose_threads(hidden_size=0):
-    """Choose how many threads MXNet's operators use on the CPU from now on.
+    """Have MXNet's operators use all cores for a model of many units, else half.
 
-    All cores for a large model; half of them, MXNet's own default, for a small one. OMP_NUM_THREADS, where it is set, decides for both.
-
-    Parameters
-    ----------
-    hidden_size : int, default 0
-        u of the model that will compute.
+    Half is MXNet's own default. OMP_NUM_THREADS, where it is set, decides for both.
     """
     global _chosen
     large = hidden_size >= HIDDEN_SIZE_WORTH_ALL_CORES
@@ -59,14 +54,11 @@ def choose_threads(hidden_size=0):
 def _tell_engine():
     # OpenMP keeps the number apart for each thread that starts others. Here that is
     # the engine's, which runs our function there.
-    threads = ctypes.c_void_p(_chosen)
     device = (ctypes.c_int32 * 2)(mx.cpu().device_typeid, 0)
-    push = mx.base._LIB.MXEnginePushSyncND
     no_arrays = (None, 0, None, 0)
+    rest = ctypes.c_void_p(_chosen), None, device, *no_arrays, None, 0, None
     with mxnet_lock:
-        mx.base.check_call(
-            push(_set_threads, threads, None, device, *no_arrays, None, 0, None)
-        )
+        mx.base.check_call(mx.base._LIB.MXEnginePushSyncND(_set_threads, *rest))
 
 
 def _before_fork():
@@ -87,28 +79,25 @@ def _after_fork():
     mxnet_lock.release()
 
 
-def _after_fork_in_child():
-    mxnet_lock.release()  # MXNet's operators have one thread here
-
-
 choose_threads()
 os.register_at_fork(
     before=_before_fork,
     after_in_parent=_after_fork,
-    after_in_child=_after_fork_in_child,
+    after_in_child=mxnet_lock.release,  # MXNet's operators have one thread there
 )
 
 
 def choose_devices(name="auto"):
     """Return the MXNet devices to compute on.
 
-    A GPU counts only if a kernel ran on it: MXNet 1.9.1 sees GPUs that are newer than its machine code.
+    A GPU counts only if a kernel ran on it: MXNet 1.9.1 sees GPUs that are newer than
+    its machine code.
 
     Parameters
     ----------
     name : {"auto", "cpu", "gpu", "gpu:0", "gpu:1", "gpu:0,gpu:1", ...}, default "auto"
-        "auto" takes the first GPU that works, else the CPU, and warns if there is a GPU and none works; "gpu" means "gpu:0". Several
-        GPUs, with commas between them, share the work.
+        "auto" takes the first GPU that works, else the CPU, and warns if there is a GPU
+        and none works; "gpu" means "gpu:0". Several GPUs share the work.
 
     Returns
     -------
@@ -130,27 +119,28 @@ def choose_devices(name="auto"):
     numbers = [int(gpu[1] or 0) for gpu in gpus if gpu]
     if not numbers or len(set(numbers)) < len(parts):
         raise ValueError(
-            "device must be 'auto', 'cpu', 'gpu', 'gpu:N' with a whole number N, or several different GPUs "
-            f"as in 'gpu:0,gpu:1'; got {name!r}"
+            "device must be 'auto', 'cpu', 'gpu', 'gpu:N' with a whole number N, or "
+            f"several different GPUs as in 'gpu:0,gpu:1'; got {name!r}"
         )
     for number in numbers:
         if problem := _gpu_problem(number):
             raise RuntimeError(
-                f"device={name!r} was asked for, and gpu:{number} cannot be used: {problem}. Or use device='cpu' or 'auto'."
+                f"device={name!r} was asked for, and gpu:{number} cannot be used: "
+                f"{problem}. Or use device='cpu' or 'auto'."
             )
     return [mx.gpu(number) for number in numbers]
 
 
 def _first_gpu_that_works():
     driver = cuda.driver() if WHEEL == "mxnet-cu112" else None
-    problems = []
-    for number in range(len(driver.gpus) if driver else 0):
+    if driver is None:
+        return None
+    problems = [] if driver.error in (None, cuda.NO_DEVICE) else [driver.problem()]
+    for number in range(len(driver.gpus)):
         problem = _gpu_problem(number)
         if not problem:
             return mx.gpu(number)
         problems.append(problem)
-    if driver and driver.error not in (None, cuda.NO_DEVICE):
-        problems = [driver.problem()]
     if problems:
         warnings.warn(f"computing on the CPU: {problems[0]}", stacklevel=3)
     return None
@@ -165,16 +155,17 @@ def _gpu_problem(number):
         return problem
     if WHEEL != "mxnet-cu112":
         return (
-            "the installed MXNet is the CPU wheel. For the GPU wheel: make setup DEVICE=gpu "
-            "(or: pip uninstall -y mxnet; python -m selfatt_lib.machinery.install; then restart the kernel)"
+            "the installed MXNet is the CPU wheel. For the GPU wheel: make setup "
+            "DEVICE=gpu (or: pip uninstall -y mxnet; python -m "
+            "selfatt_lib.machinery.install; then restart the kernel)"
         )
     try:
         (mx.nd.ones(1, ctx=mx.gpu(number)) + 1).asscalar()
     except mx.MXNetError as error:
         reason = str(error).strip().splitlines()[-1]
         return (
-            f"no computation ran on the {driver.gpus[number]}. Is it full, or held by another process? nvidia-smi tells. "
-            f"MXNet says: {reason}"
+            f"no computation ran on the {driver.gpus[number]}. Is it full, or held by "
+            f"another process? nvidia-smi tells. MXNet says: {reason}"
         )
     return None
 
