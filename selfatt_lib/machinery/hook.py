@@ -1,14 +1,16 @@
-"""Let a plain ``import mxnet`` work: the first one imports `selfatt_lib.machinery.compat` before.
+"""Let a plain ``import mxnet`` work, and so GluonNLP: `compat` is imported before.
 
-GluonNLP begins with ``import mxnet``, so it needs nothing more. `install.write_hook`
-writes a line of Python that imports this module whenever Python starts. So this module
-imports nothing itself.
+`install.write_hook` writes a line of Python that imports this module whenever Python
+starts. So this module imports nothing itself.
 """
 
 import sys
 
 # The line. Whatever is wrong with this library, Python starts without a word.
-PTH = 'import sys; exec("try: import selfatt_lib.machinery.hook\\nexcept Exception: pass")\n'
+PTH = (
+    'import sys; exec("try: import selfatt_lib.machinery.hook'
+    '\\nexcept Exception: pass")\n'
+)
 
 
 class CompatFirst:
