@@ -1,9 +1,9 @@
 """Make MXNet 1.9.1 importable beside a current NumPy: imported before it, once.
 
-MXNet is retired and was written for NumPy 1.19. While it is imported, it looks up
-names on the `numpy` module that have since been removed. This module puts back what is
-missing, nothing else. Where the GPU wheel is installed, it loads the libraries of
-CUDA 11. It also settles threads and memory, which MXNet and glibc ask for at the start.
+MXNet is retired and was written for NumPy 1.19. While it is imported, it looks up names
+that `numpy` has no more; they are put back, and nothing else is changed. For the GPU
+wheel, the libraries of CUDA 11 are loaded. Threads and memory are settled, as MXNet and
+glibc want it at the start.
 """
 
 import ctypes
