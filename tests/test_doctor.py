@@ -1,8 +1,6 @@
 import subprocess
 import sys
 
-import pytest
-
 from selfatt_lib.machinery import cuda, doctor, runtime
 from selfatt_lib.machinery.cuda import GPU, Driver
 from selfatt_lib.machinery.install import LIBRARIES
@@ -69,14 +67,13 @@ sys.exit(doctor.main())
     )
 
 
-@pytest.mark.parametrize("command", [["predict", "runs/none", "Fine."], ["doctor"]])
-def test_the_command_says_in_one_sentence_that_mxnet_is_missing(command):
-    code = f"""
+def test_the_command_says_in_one_sentence_that_mxnet_is_missing():
+    code = """
 from selfatt_lib.machinery import cuda
 from selfatt_lib.cli import main
 def missing(): raise ImportError("MXNet is not installed: make setup")
 cuda.installed_wheel = missing
-main({command!r})
+main(["doctor"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1

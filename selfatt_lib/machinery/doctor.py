@@ -1,4 +1,4 @@
-"""What a bug report should say of the machine: ``selfatt doctor``, or ``python -m selfatt_lib.machinery.doctor``.
+"""What a bug report should say of the machine: ``selfatt doctor``.
 
 It works where MXNet cannot be imported, and says why.
 """
@@ -12,17 +12,7 @@ from pathlib import Path
 
 from selfatt_lib.machinery import cuda
 
-PACKAGES = (
-    "selfatt",
-    "mxnet",
-    "mxnet-cu112",
-    "gluonnlp",
-    "numpy",
-    "pandas",
-    "spacy",
-    "scikit-learn",
-    "torch",
-)
+PACKAGES = "selfatt mxnet mxnet-cu112 gluonnlp numpy pandas spacy scikit-learn torch"
 
 
 def diagnose():
@@ -39,7 +29,7 @@ def diagnose():
         ("Python", f"{platform.python_version()}, {sys.executable}"),
         ("system", f"{platform.platform()}, {platform.machine()}"),
     ]
-    for package in PACKAGES:
+    for package in PACKAGES.split():
         try:
             report.append((package, version(package)))
         except PackageNotFoundError:
@@ -51,9 +41,8 @@ def diagnose():
         from selfatt_lib.machinery import compat, runtime
     except Exception as error:
         if ("mxnet-cu112", "not installed") not in report:
-            report += [
-                (name, str(cuda.find(name) or "not found")) for name in cuda.LIBRARIES
-            ]
+            for name in cuda.LIBRARIES:
+                report.append((name, str(cuda.find(name) or "not found")))
         return [*report, ("MXNet", "cannot be imported, see below")], str(error)
     report += [(name, str(path)) for name, path in compat.LIBRARIES.items()]
     report.append(("MXNet", f"imported from {Path(runtime.mx.__file__).parent}"))
@@ -71,12 +60,8 @@ def _gpus(driver):
     if not driver.gpus:
         lines.append(("GPUs", driver.problem()))
     for number, gpu in enumerate(driver.gpus):
-        lines.append(
-            (
-                f"gpu:{number}",
-                f"{gpu}, {driver.problem(number) or 'MXNet has code for it'}",
-            )
-        )
+        verdict = driver.problem(number) or "MXNet has code for it"
+        lines.append((f"gpu:{number}", f"{gpu}, {verdict}"))
     return lines
 
 
