@@ -1,11 +1,12 @@
-"""Install what is missing in a hosted notebook, Colab's or Kaggle's, and leave what is there as it is.
+"""Install what a hosted notebook, Colab's or Kaggle's, lacks; what is there stays.
 
-Such a machine brings NumPy, pandas, spaCy, PyTorch and more. A package that is there in any version is left alone. MXNet comes as the
-wheel that the machine can use: the GPU wheel, with the libraries of CUDA 11, only where a GPU is that it has machine code for. Those
-libraries go into a folder of their own, ``cuda11`` beside the packages, since PyTorch's have files of the same names.
+A package that is there in any version is left alone. MXNet comes as the wheel that the
+machine can use: for a GPU, with the libraries of CUDA 11, only where one is that it has
+machine code for. Those libraries go into a folder of their own, ``cuda11`` beside the
+packages, since PyTorch's have files of the same names.
 
-What comes in one version only is compared with its hash, from ``pinned.txt``. The rest has to get along with what is there, in whatever
-version, and has none.
+What comes in one version only is compared with its hash, from ``pinned.txt``. The rest
+has to get along with what is there, in whatever version, and has none.
 """
 
 import importlib
@@ -28,21 +29,19 @@ LIBRARIES = {library: pin.split("==")[0] for library, pin in cuda.LIBRARIES.item
 
 
 def _installed():
-    """Return name → version of every package; of several versions, the one that Python imports."""
+    """Return name → version of every package, as Python imports it."""
     found = {}
     for package in distributions():
-        if package.name:
+        if package.name:  # of several versions, the first is imported
             found.setdefault(canonicalize_name(package.name), package.version)
     return found
 
 
 def missing(extra):
-    """Return the requirements of this library that no installed package meets, those to be compiled last: list of Requirement.
+    """Return the requirements that no package meets, those to be compiled last: list.
 
-    Parameters
-    ----------
-    extra : {"cpu", "gpu"}
-        Which MXNet. A package of CUDA is missing only if a library of its own is found nowhere.
+    `extra` is "cpu" or "gpu". A package of CUDA is missing only if one of its libraries
+    is found nowhere.
     """
     lacking = {
         package for library, package in LIBRARIES.items() if not cuda.find(library)
@@ -64,7 +63,7 @@ def _is_pinned(requirement):
 
 
 def _extra():
-    """Return "gpu" if that wheel is there, or if none is and the driver has a GPU for it; else "cpu". And why."""
+    """Return which MXNet fits, "gpu" or "cpu", and why; one that is there stays."""
     for extra, wheel in (("gpu", "mxnet-cu112"), ("cpu", "mxnet")):
         if wheel in _installed():
             return extra, f"{wheel} is installed"
@@ -78,7 +77,9 @@ def _extra():
 
 
 def install():
-    """Install what is missing, with the MXNet that this machine can use. No restart is needed.
+    """Install what is missing, with the MXNet that this machine can use.
+
+    No restart is needed.
 
     Raises
     ------
@@ -120,9 +121,11 @@ def _pip(requirement, *options):
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory() as temporary:
         if _is_pinned(requirement):
-            # pip takes hashes from a file only
+            # pip takes hashes from a file only, and refuses what has none there
             file = Path(temporary, "requirements.txt")
-            file.write_text(_with_hashes(wanted))
+            entries = re.split(r"\n(?=\S)", PINNED.read_text())
+            known = {entry.split()[0]: entry for entry in entries}
+            file.write_text(known.get(wanted, wanted))
             what = ["--require-hashes", "--requirement", file]
         else:
             what = [wanted]
@@ -132,12 +135,6 @@ def _pip(requirement, *options):
     if pip.returncode:
         said = "\n".join((pip.stdout + pip.stderr).splitlines()[-15:])
         raise RuntimeError(f"pip could not install {wanted}:\n{said}")
-
-
-def _with_hashes(wanted):
-    """Return the entry of a package in one version; without a hash, which pip then refuses, if there is none."""
-    entries = re.split(r"\n(?=\S)", PINNED.read_text())
-    return next((entry for entry in entries if entry.split()[0] == wanted), wanted)
 
 
 if __name__ == "__main__":
