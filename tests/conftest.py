@@ -1,6 +1,8 @@
 import os
 import random
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -109,6 +111,20 @@ def browser():
         browser = playwright.chromium.launch(executable_path=found)
         yield browser
         browser.close()
+
+
+def run_code(code, *arguments, **options):
+    """Run Python code in a fresh process; return what `subprocess.run` returns."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Keep what is downloaded and tokenized in a folder that is not there yet."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("SELFATT_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture

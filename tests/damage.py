@@ -1,6 +1,11 @@
-"""Damage that comes to files: bits turned, bytes lost, bytes put in."""
+"""Damage that comes to files: bits, bytes or arrays changed, no longer a plain file."""
+
+import os
 
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from selfatt_lib.machinery.files import read_layout, write_arrays
 
 
 @st.composite
@@ -19,3 +24,38 @@ def damaged(draw, data):
             case "end":
                 del changed[place:]
     return bytes(changed)
+
+
+def cut(path):
+    """Leave the first half of a file."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def turn_a_bit(path):
+    """Turn a bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def as_link(path):
+    """Put a link to the file in its place."""
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def as_pipe(path):
+    """Put a pipe in a file's place."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+def as_folder(path):
+    """Put a folder in a file's place."""
+    path.unlink()
+    path.mkdir()
+
+
+def alter(path, change):
+    """Write the arrays that `change` makes of those in a file; its marks stay."""
+    write_arrays(path, change(load_file(path)), **read_layout(path)[1])

@@ -1,16 +1,21 @@
-"""Small web servers on this machine, in place of the ones that the library downloads from."""
+"""Small web servers on this machine, in place of those that the library asks."""
 
 import hashlib
+import io
 import threading
+import zipfile
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from selfatt_lib.data import vectors
 
 
 @contextmanager
 def serve(respond):
-    """Answer each request with ``respond(method, path, number) -> (status, headers, body)``; yield the address and the paths asked for.
+    """Answer each request with ``respond(method, path, number)``.
 
-    A body is bytes, or an iterable of bytes whose length is among the headers.
+    It returns a status, headers and a body: bytes, or an iterable of bytes whose length
+    is among the headers. Yield the address and the paths asked for.
     """
     asked = []
 
@@ -46,3 +51,27 @@ def serve(respond):
 
 def sha256(content):
     return hashlib.sha256(content).hexdigest()
+
+
+def glove_text():
+    """Vectors as GloVe writes them: the first numbers of three words are 1, 2 and 3."""
+    words = ["the", "movie", "café", *(f"word{i}" for i in range(4, 301))]
+    lines = [
+        f"{word} {' '.join(f'{i + n / 100:.2f}' for n in range(100))}\n"
+        for i, word in enumerate(words, 1)
+    ]
+    return "".join(lines).encode()
+
+
+def glove_archive():
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("glove.6B.100d.txt", glove_text())
+    return stream.getvalue()
+
+
+def use_glove(monkeypatch, address, archive):
+    """Let `load_glove` download this archive from this address."""
+    registry = {"glove.6B.zip": f"sha256:{sha256(archive)}"}
+    source = {"base_url": f"{address}/", "registry": registry}
+    monkeypatch.setattr(vectors, "GLOVE_ARCHIVE", source)

@@ -12,19 +12,21 @@ import shutil
 import signal
 import tarfile
 import time
-import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from servers import serve, sha256
+from damage import cut, turn_a_bit
+from servers import glove_archive, serve, sha256, use_glove
 
-from selfatt_lib.data import sources, vectors
+from selfatt_lib.data import sources
 from selfatt_lib.data.sources import load_reviews
 from selfatt_lib.data.vectors import load_glove
 from selfatt_lib.machinery import places
+
+pytestmark = pytest.mark.usefixtures("only_own_index")
 
 # children have what a test has set, and need not import anything
 FORK = multiprocessing.get_context("fork")
@@ -32,7 +34,6 @@ PROCESSES = 8
 
 RATED = {"Wonderful.": 3.2, "Fine, I guess.": 1.0, "A waste of time.": -2.5}
 SNIPPETS = (list(RATED), [5, 4, 1])
-WORDS = ["the", "movie", "café"]
 
 
 def tar(members):
@@ -63,14 +64,6 @@ def source_distribution():
     )
 
 
-def glove_archive():
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        lines = [f"{word} {' '.join([str(i)] * 100)}\n" for i, word in enumerate(WORDS)]
-        archive.writestr("glove.6B.100d.txt", "".join(lines) * 100)
-    return stream.getvalue()
-
-
 def load_snippets():
     reviews = load_reviews("review-snippets")
     return reviews["text"].tolist(), reviews["stars"].tolist()
@@ -83,13 +76,6 @@ def load_vectors():
 def load_yelp():
     reviews = load_reviews("yelp-review-full")
     return reviews["text"].tolist(), reviews["stars"].tolist()
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch, only_own_index):
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("SELFATT_CACHE", str(folder))
-    return folder
 
 
 @contextmanager
@@ -133,14 +119,10 @@ def snippets_served(monkeypatch, send):
 def glove_served(monkeypatch, send):
     content = glove_archive()
     with sender(content, send) as (address, downloads):
-        archive = {
-            "base_url": f"{address}/",
-            "registry": {"glove.6B.zip": f"sha256:{sha256(content)}"},
-        }
-        monkeypatch.setattr(vectors, "GLOVE_ARCHIVE", archive)
+        use_glove(monkeypatch, address, content)
         yield SimpleNamespace(
             load=load_vectors,
-            expected=[1.0, 2.0],
+            expected=[2.0, 3.0],
             file="glove.6B.zip",
             downloads=downloads,
         )
@@ -229,16 +211,6 @@ def test_a_download_that_is_killed_blocks_nobody_and_leaves_nothing(
         source.file,
         f"{source.file}.lock",
     }
-
-
-def cut(path):
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def turn_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def empty(path):

@@ -1,12 +1,11 @@
 """Files that a stranger may have written, and files that are written whole."""
 
 import json
-import os
 import tracemalloc
 
 import numpy as np
 import pytest
-from damage import damaged
+from damage import as_folder, as_link, as_pipe, damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -145,22 +144,10 @@ def test_other_arrays_than_expected_are_named(scratch):
     ]
 
 
-def as_directory(path):
-    path.mkdir()
-
-
-def as_pipe(path):
-    os.mkfifo(path)
-
-
-def as_link(path):
-    path.with_name("real").write_bytes(header({}, bytes(4)))
-    path.symlink_to("real")
-
-
 @pytest.mark.parametrize("read", [read_arrays, read_json])
-@pytest.mark.parametrize("make", [as_directory, as_pipe, as_link])
+@pytest.mark.parametrize("make", [as_folder, as_pipe, as_link])
 def test_only_plain_files_are_read(make, read, tmp_path):
+    (tmp_path / "odd").write_bytes(header({}, bytes(4)))
     make(tmp_path / "odd")
     with pytest.raises(ValueError, match=r"odd: it is not a plain file"):
         read(tmp_path / "odd")

@@ -2,15 +2,13 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_training import stop_after
 
-from conftest import fit, make_reviews, prepare
+from conftest import fit, make_reviews, prepare, run_code
 from selfatt_lib.machinery import cuda
 from selfatt_lib.machinery.cuda import GPU
 from selfatt_lib.machinery.runtime import mx
@@ -79,9 +77,7 @@ import test_gpu
 (device,) = runtime.choose_devices("gpu")
 test_gpu.{check.__name__}(device, Path({str(tmp_path)!r}))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
+    done = run_code(code, env=environment)
     assert done.returncode == 0, done.stderr
     if done.stdout.strip() == "no GPU for MXNet":
         pytest.skip(done.stdout.strip())

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from test_sources import WRITERS
 
+from conftest import run_code
 from selfatt_lib.data.sources import load_reviews
 from selfatt_lib.data.tokens import is_unicode, tokenize, tokenize_all
 from selfatt_lib.machinery import readers
@@ -416,8 +417,7 @@ while True:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
 def test_the_decoder_may_take_little_more_than_it_starts_with_and_not_for_long():
     folder = os.path.dirname(readers.parquet.__file__)
-    command = [sys.executable, "-c", LIMITED, folder]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = run_code(LIMITED, folder, timeout=60)
     assert done.stdout == "no more memory\n"
     assert done.returncode == -signal.SIGXCPU
 
@@ -600,11 +600,7 @@ def test_what_is_huge_is_refused_in_little_memory(tmp_path):
         stars = ("stars", [1] * count)
         content = parquet_of(("text", texts), stars, compression="zstd")
         paths.append(written(tmp_path, f"{count}.parquet", content))
-    done = subprocess.run(
-        [sys.executable, "-c", BOUNDED, str(400 * 10**6), *map(str, paths)],
-        capture_output=True,
-        text=True,
-    )
+    done = run_code(BOUNDED, 400 * 10**6, *paths)
     assert done.returncode == 0, done.stderr
     line, row, bomb, one, many = done.stdout.splitlines()
     assert "a.jsonl: line 2 has more than 16,777,216 bytes" in line

@@ -1,11 +1,11 @@
 """Which room of the library may lead to which: imports point down, and nobody pries."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from conftest import run_code
 
 LIBRARY = Path(__file__).parent.parent / "selfatt_lib"
 
@@ -123,5 +123,5 @@ def test_a_file_is_read_in_a_sitting(name):
 )
 def test_a_module_brings_no_more_than_it_needs(module, absent):
     code = f"import sys, selfatt_lib.{module}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_code(code)
     assert not set(absent.split()) & set(done.stdout.split()), done.stderr

@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+from damage import cut, turn_a_bit
 
 from conftest import make_reviews
 from selfatt_lib.data import tokens
@@ -13,9 +14,8 @@ TEXTS = [*make_reviews(20)["text"], "naïve ☕"]
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """A cache that keeps corpora of any size; the list tells how many were tokenized."""
-    monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
+def corpora(cache, monkeypatch):
+    """Where corpora of any size are kept; the list tells how many were tokenized."""
     monkeypatch.setattr(tokens, "WORTH_KEEPING", 1)
     tokenized = []
     monkeypatch.setattr(
@@ -25,8 +25,7 @@ def cache(tmp_path, monkeypatch):
             tokenized.append(texts) or tokenize_all(texts, *settings)
         ),
     )
-    tokenized_folder = tmp_path / "tokenized"
-    return tokenized_folder, tokenized
+    return cache / "tokenized", tokenized
 
 
 def check(found, *settings, texts=TEXTS):
@@ -37,15 +36,15 @@ def check(found, *settings, texts=TEXTS):
     assert (found.ids.dtype, found.offsets.dtype) == (np.int32, np.int64)
 
 
-def test_the_same_texts_are_tokenized_once(cache):
-    _, tokenized = cache
+def test_the_same_texts_are_tokenized_once(corpora):
+    _, tokenized = corpora
     for _ in range(3):
         check(tokenize_kept(TEXTS))
     assert len(tokenized) == 1
 
 
-def test_other_texts_and_other_settings_are_others(cache):
-    folder, tokenized = cache
+def test_other_texts_and_other_settings_are_others(corpora):
+    folder, tokenized = corpora
     for texts, settings in (
         (TEXTS, ()),
         (TEXTS, (5,)),
@@ -57,21 +56,11 @@ def test_other_texts_and_other_settings_are_others(cache):
     assert len(tokenized) == len(list(folder.iterdir())) == 5
 
 
-def test_few_texts_are_not_kept(cache, monkeypatch):
-    folder, _ = cache
+def test_few_texts_are_not_kept(corpora, monkeypatch):
+    folder, _ = corpora
     monkeypatch.setattr(tokens, "WORTH_KEEPING", len(TEXTS) + 1)
     check(tokenize_kept(TEXTS))
     assert not folder.exists()
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def turn_a_bit(path):
-    data = bytearray(path.read_bytes())
-    data[300] ^= 1
-    path.write_bytes(data)
 
 
 def other_numbers(path):
@@ -101,8 +90,8 @@ def without_offsets(path):
         lambda path: path.write_text("<html>"),
     ],
 )
-def test_a_damaged_file_is_made_anew(damage, cache):
-    folder, tokenized = cache
+def test_a_damaged_file_is_made_anew(damage, corpora):
+    folder, tokenized = corpora
     tokenize_kept(TEXTS)
     damage(next(folder.iterdir()))
     check(tokenize_kept(TEXTS))
@@ -111,14 +100,15 @@ def test_a_damaged_file_is_made_anew(damage, cache):
     assert len(list(folder.iterdir())) == 1
 
 
-def test_a_folder_that_cannot_be_written_to_costs_time_only(cache):
-    folder, _ = cache
+def test_a_folder_that_cannot_be_written_to_costs_time_only(corpora):
+    folder, _ = corpora
+    folder.parent.mkdir()
     folder.write_text("a file where the folder should be")
     check(tokenize_kept(TEXTS))
 
 
-def test_a_cache_that_may_only_be_read_is_used(cache, monkeypatch):
-    _, tokenized = cache
+def test_a_cache_that_may_only_be_read_is_used(corpora, monkeypatch):
+    _, tokenized = corpora
     tokenize_kept(TEXTS)
 
     def refuse(*_, **__):
@@ -130,8 +120,8 @@ def test_a_cache_that_may_only_be_read_is_used(cache, monkeypatch):
     assert len(tokenized) == 1
 
 
-def test_a_disk_that_fills_up_costs_time_only_and_keeps_nothing(cache, monkeypatch):
-    folder, _ = cache
+def test_a_disk_that_fills_up_costs_time_only_and_keeps_nothing(corpora, monkeypatch):
+    folder, _ = corpora
 
     def fill_up(path, **_):
         path.write_bytes(b"half of it")
@@ -142,8 +132,8 @@ def test_a_disk_that_fills_up_costs_time_only_and_keeps_nothing(cache, monkeypat
     assert [path.name for path in folder.parent.iterdir()] == ["tokenized.lock"]
 
 
-def test_what_a_killed_process_left_is_removed(cache):
-    folder, _ = cache
+def test_what_a_killed_process_left_is_removed(corpora):
+    folder, _ = corpora
     left = folder.with_name("tokenized.killed.part")
     left.mkdir(parents=True)
     (left / "half.npz").write_bytes(b"half of it")
@@ -152,8 +142,8 @@ def test_what_a_killed_process_left_is_removed(cache):
     assert len(list(folder.iterdir())) == 1
 
 
-def test_those_used_longest_ago_go_first(cache, monkeypatch):
-    folder, _ = cache
+def test_those_used_longest_ago_go_first(corpora, monkeypatch):
+    folder, _ = corpora
     for number in range(3):
         tokenize_kept(TEXTS[number:])
     size = max(path.stat().st_size for path in folder.iterdir())

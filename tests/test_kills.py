@@ -1,11 +1,11 @@
 """A few of the kills of ``make torture``; would its harness notice a loss?"""
 
 import json
-import os
 import shutil
 import signal
 
 import pytest
+from damage import cut, turn_a_bit
 
 from tools import kills
 
@@ -38,7 +38,7 @@ def test_a_run_killed_in_an_epoch_and_while_it_saved_is_the_run_never_killed(
 def test_the_harness_notices_half_a_file(name, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     assert kills.look_at(tmp_path / "run", 5) == 5
-    os.truncate(tmp_path / "run" / name, (finished / name).stat().st_size // 2)
+    cut(tmp_path / "run" / name)
     with pytest.raises(RuntimeError, match=f"{name} is not whole"):
         kills.look_at(tmp_path / "run", 5)
 
@@ -53,9 +53,7 @@ def test_the_harness_notices_other_weights_and_other_metrics(finished, tmp_path)
     expected = kills.outcome(finished)
     assert kills.outcome(tmp_path / "run") == expected
     weights = tmp_path / "run" / "model.safetensors"
-    changed = bytearray(weights.read_bytes())
-    changed[len(changed) // 2] ^= 1
-    weights.write_bytes(changed)
+    turn_a_bit(weights)
     assert kills.outcome(tmp_path / "run") != expected
     shutil.copy(finished / "model.safetensors", weights)
     metrics = json.loads((finished / "metrics.json").read_text())

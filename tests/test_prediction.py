@@ -1,24 +1,20 @@
 import json
 import math
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from damage import damaged
+from damage import alter, as_folder, as_link, as_pipe, cut, damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
 
-from conftest import fit, make_reviews, prepare
+from conftest import fit, make_reviews, prepare, run_code
 from selfatt_lib import prediction as module
 from selfatt_lib.config import TrainingConfig
 from selfatt_lib.data.tokens import tokenize
 from selfatt_lib.engines import mxnet
-from selfatt_lib.machinery.files import JSON_BYTES, read_layout, write_arrays
+from selfatt_lib.machinery.files import JSON_BYTES, write_arrays
 from selfatt_lib.prediction import Classifier, _is_clipped
 from selfatt_lib.reference import weight_shapes
 from selfatt_lib.run import FORMAT, fingerprint
@@ -238,14 +234,6 @@ def write_words(path, content):
     (path / "config.json").write_text(json.dumps(config))
 
 
-def rewrite(path, change):
-    """Change the arrays of a run in place, and leave its mark."""
-    file = path / "model.safetensors"
-    arrays = load_file(file)
-    change(arrays)
-    write_arrays(file, arrays, **read_layout(file)[1])
-
-
 @pytest.fixture
 def run(tmp_path):
     return make_run(tmp_path / "run")
@@ -373,7 +361,8 @@ def test_files_of_another_run_are_refused(run, tmp_path):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_weights_that_are_no_numbers_are_refused(value, run):
-    rewrite(run, lambda arrays: arrays["output.bias"].__setitem__(2, value))
+    spoiled = np.float32([0, 0, value, 0, 0])
+    alter(run / "model.safetensors", lambda arrays: arrays | {"output.bias": spoiled})
     with pytest.raises(
         ValueError, match=r"model.safetensors: output.bias holds infinities or NaN"
     ):
@@ -383,21 +372,6 @@ def test_weights_that_are_no_numbers_are_refused(value, run):
 FILES = ["config.json", "vocab.json", "model.safetensors"]
 
 
-def as_link(path):
-    path.rename(path.with_name("elsewhere"))
-    path.symlink_to("elsewhere")
-
-
-def as_pipe(path):
-    path.unlink()
-    os.mkfifo(path)
-
-
-def as_folder(path):
-    path.unlink()
-    path.mkdir()
-
-
 def enlarge(path):
     with open(path, "r+b") as file:
         file.truncate(JSON_BYTES + 1)
@@ -405,10 +379,6 @@ def enlarge(path):
 
 def nest(path):
     path.write_text('{"model": ' + "[" * 10**5 + "]" * 10**5 + "}")
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:20])
 
 
 def say_hello(path):
@@ -459,7 +429,10 @@ def test_a_run_with_any_damage_is_refused_or_predicts(name, data, fragile):
 
 
 def test_weights_so_large_that_nothing_can_be_computed_predict_nothing(run):
-    rewrite(run, lambda arrays: [array.fill(3e38) for array in arrays.values()])
+    alter(
+        run / "model.safetensors",
+        lambda arrays: {name: np.full_like(a, 3e38) for name, a in arrays.items()},
+    )
     with pytest.raises(RuntimeError, match="numbers overflow: its weights are too"):
         Classifier.load(run, "cpu").predict(["a good film"])
 
@@ -487,9 +460,7 @@ for _ in range(400):
 print(refused)
 """
     run = shutil.copytree(fragile, tmp_path / "run")
-    done = subprocess.run(
-        [sys.executable, "-c", code, run], capture_output=True, text=True
-    )
+    done = run_code(code, run)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 200
 
@@ -573,6 +544,5 @@ def test_one_text_is_predicted_without_the_libraries_of_training(run):
         "Classifier.load(sys.argv[1]).predict(['a good film']); "
         f"print([name for name in {NOT_NEEDED!r} if name in sys.modules])"
     )
-    command = [sys.executable, "-c", code, run]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_code(code, run)
     assert done.stdout == "[]\n", done.stderr

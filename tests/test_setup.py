@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from conftest import run_code
 from selfatt_lib.machinery.install import LIBRARIES
 
 ROOT = Path(__file__).parent.parent
@@ -194,7 +195,8 @@ def test_condas_environment_has_every_dependency_and_the_same_libraries():
 def test_the_set_up_can_be_read_by_an_old_python():
     """It has to say which Python is needed, so it may use nothing that is newer than Python 3.8."""
     code = f"import ast; ast.parse(open({str(ROOT / 'tools' / 'setup.py')!r}).read(), feature_version=(3, 8))"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_make_help_lists_a_readers_commands_and_then_all_others():

@@ -1,7 +1,6 @@
 import json
 import os
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 import pytest
 from servers import serve, sha256
 
+from conftest import run_code
 from selfatt_lib.config import TrainingConfig
 from selfatt_lib.data import sources
 from selfatt_lib.data.sources import load_reviews, split_reviews
@@ -348,10 +348,8 @@ def test_a_second_load_fetches_nothing(monkeypatch):
 
 
 def test_a_snippet_download_that_fails_is_retried_and_leaves_nothing(
-    tmp_path, monkeypatch, only_own_index
+    cache, monkeypatch, only_own_index
 ):
-    monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
-
     def respond(method, path, number):
         name = "vaderSentiment-3.3.2.tar.gz"
         if path.endswith(".tar.gz"):
@@ -370,7 +368,7 @@ def test_a_snippet_download_that_fails_is_retried_and_leaves_nothing(
         ):
             load_reviews("review-snippets")
     assert sum(path.endswith(".tar.gz") for path in asked) == 3
-    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
 def hub(table):
@@ -406,12 +404,7 @@ def run_with_hub(address, cache):
         "SELFATT_CACHE": str(cache),
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    return subprocess.run(
-        [sys.executable, "-c", LOAD_YELP],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    return run_code(LOAD_YELP, env=environment)
 
 
 def test_the_hub_source_is_fetched_once_from_the_clients_endpoint(tmp_path):
@@ -445,8 +438,7 @@ def test_a_hub_that_does_not_answer_is_an_error_that_says_so(tmp_path):
     )
 
 
-def test_the_cache_can_be_moved(monkeypatch, tmp_path):
-    monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
-    assert cache_dir() == tmp_path
+def test_the_cache_can_be_moved(monkeypatch, cache):
+    assert cache_dir() == cache
     monkeypatch.delenv("SELFATT_CACHE")
     assert cache_dir().name == "selfatt"

@@ -1,7 +1,5 @@
 import os
 import random
-import subprocess
-import sys
 from itertools import product
 
 import numpy as np
@@ -10,7 +8,7 @@ import spacy
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conftest import make_reviews
+from conftest import make_reviews, run_code
 from selfatt_lib.data.sources import load_reviews
 from selfatt_lib.data.tokens import tokenize, tokenize_all
 from selfatt_lib.data.vocabulary import build_vocab
@@ -226,16 +224,6 @@ def test_no_texts_are_no_tokens():
 # A fresh process
 
 
-def run_code(code):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"TQDM_DISABLE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 @pytest.mark.parametrize("module", ["tokens", "vocabulary"])
 def test_one_sentence_takes_neither_an_engine_nor_tables(module):
     heavy = {"pandas", "sklearn", "pyarrow", "joblib", "mxnet", "gluonnlp", "numba"}
@@ -244,7 +232,8 @@ def test_one_sentence_takes_neither_an_engine_nor_tables(module):
         f"import sys\n"
         f"from selfatt_lib.data.{module} import *\n"
         f"{use[module]}\n"
-        f"print({heavy} & {{name.partition('.')[0] for name in sys.modules}})"
+        f"print({heavy} & {{name.partition('.')[0] for name in sys.modules}})",
+        timeout=60,
     )
     assert done.stdout == "set()\n", done.stderr
 
@@ -276,5 +265,6 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.parametrize("module", ["pyarrow.compute", "pandas"])
 def test_a_process_forked_while_a_thread_imports_arrow_can_tokenize(module):
-    done = run_code(FORKED.format(module=module))
+    quiet = os.environ | {"TQDM_DISABLE": "1"}
+    done = run_code(FORKED.format(module=module), env=quiet, timeout=60)
     assert (done.stdout, done.stderr) == ("30\n", "")

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import load_file, save_file
+from damage import alter
+from safetensors.numpy import load_file
 
-from conftest import SMALL, fit, make_reviews, prepare
+from conftest import SMALL, fit, make_reviews, prepare, run_code
 from selfatt_lib import reference, results, training
 from selfatt_lib.config import TrainingConfig
 from selfatt_lib.engines.mxnet import Engine
-from selfatt_lib.machinery import files, recording
-from selfatt_lib.machinery.files import read_layout, replacing, write_text
+from selfatt_lib.machinery import recording
+from selfatt_lib.machinery.files import replacing, write_text
 from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.prediction import Classifier
 from selfatt_lib.results import baselines, write_metrics
@@ -679,8 +680,7 @@ def test_of_two_processes_the_second_stops_at_once_and_a_killed_one_blocks_nobod
 def test_a_finished_run_is_free_for_others_while_its_notebook_stays_open(tmp_path):
     prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1)
     finish(prepared)
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
-    done = subprocess.run(command, input="", capture_output=True, text=True)
+    done = run_code(HOLD, tmp_path / "run", input="")
     assert done.stdout == "held\n", done.stderr
 
 
@@ -803,12 +803,6 @@ def test_a_longer_run_with_the_same_best_epoch_is_not_dropped(tmp_path):
     )
     assert (longer["output.weight"] == shorter["output.weight"]).all()
     assert (tmp_path / "run.1" / "metrics.jsonl").read_text().count("\n") == 3
-
-
-def alter(path, change):
-    """Let a stranger write other arrays into a file of a run, with its mark."""
-    _, marks = read_layout(path)
-    save_file(change(load_file(path)), path, {files.METADATA: json.dumps(marks)})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -11,6 +9,7 @@ from accessibility import find
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import run_code
 from selfatt_lib.data.tokens import tokenize
 from selfatt_lib.machinery.english import LONGEST_WORD
 from selfatt_lib.visualization import (
@@ -403,4 +402,5 @@ def test_the_curves_show_the_history(trained):
 
 def test_pictures_do_without_mxnet():
     code = "import selfatt_lib.visualization, sys; assert 'mxnet' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = run_code(code)
+    assert done.returncode == 0, done.stderr

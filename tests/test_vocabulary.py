@@ -1,16 +1,13 @@
 """The vocabulary and the word vectors, which are those of GluonNLP."""
 
-import io
-import zipfile
 from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from servers import serve, sha256
+from servers import glove_archive, glove_text, serve, use_glove
 
-from selfatt_lib.data import vectors
 from selfatt_lib.data.tokens import TokenizedTexts, tokenize_all
 from selfatt_lib.data.vectors import load_glove
 from selfatt_lib.data.vocabulary import Vocabulary, build_vocab, coverage
@@ -81,35 +78,8 @@ def test_an_unknown_embedding_is_refused_with_the_known_ones():
         load_glove("word2vec", ["a"])
 
 
-def glove_text():
-    lines = [
-        f"{word} {' '.join(f'{i + n / 100:.2f}' for n in range(100))}\n"
-        for i, word in enumerate(["the", "movie", "café"], 1)
-    ]
-    return "".join(lines).encode()
-
-
-def small_glove_archive():
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("glove.6B.100d.txt", glove_text())
-    return stream.getvalue()
-
-
-def set_archive(monkeypatch, address, content):
-    monkeypatch.setattr(
-        vectors,
-        "GLOVE_ARCHIVE",
-        {
-            "base_url": f"{address}/",
-            "registry": {"glove.6B.zip": f"sha256:{sha256(content)}"},
-        },
-    )
-
-
-def test_a_download_that_stops_half_way_is_tried_again(monkeypatch, tmp_path):
-    archive = small_glove_archive()
-    monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
+def test_a_download_that_stops_half_way_is_tried_again(cache, monkeypatch, tmp_path):
+    archive = glove_archive()
 
     def respond(method, path, number):
         return (
@@ -119,7 +89,7 @@ def test_a_download_that_stops_half_way_is_tried_again(monkeypatch, tmp_path):
         )
 
     with serve(respond) as (address, asked):
-        set_archive(monkeypatch, address, archive)
+        use_glove(monkeypatch, address, archive)
         words = ["<unk>", "movie", "café", "unheard", "the"]
         found = load_glove("glove.6B.100d", words)
     (tmp_path / "glove.txt").write_bytes(glove_text())
@@ -132,19 +102,16 @@ def test_a_download_that_stops_half_way_is_tried_again(monkeypatch, tmp_path):
         address,
         asked,
     ):
-        set_archive(monkeypatch, address, archive)
+        use_glove(monkeypatch, address, archive)
         load_glove("glove.6B.100d", ["movie"])
     assert asked == []
 
 
-def test_a_download_with_the_wrong_checksum_is_refused_and_not_kept(
-    monkeypatch, tmp_path
-):
-    monkeypatch.setenv("SELFATT_CACHE", str(tmp_path))
+def test_a_download_with_the_wrong_checksum_is_refused_and_not_kept(cache, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
     with serve(lambda *_: (200, {}, b"something else")) as (address, asked):
-        set_archive(monkeypatch, address, small_glove_archive())
+        use_glove(monkeypatch, address, glove_archive())
         with pytest.raises(RuntimeError, match=r"glove.6B.100d could not be fetched"):
             load_glove("glove.6B.100d", ["movie"])
     assert len(asked) == 4  # once, and three times more
-    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
