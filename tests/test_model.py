@@ -61,6 +61,26 @@ def test_the_model_agrees_with_the_papers_equations(pooling, num_layers, hybridi
         np.testing.assert_allclose(ours.asnumpy(), theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("pooling", ["flatten", "mean", "prune"])
+def test_the_weights_have_the_names_and_shapes_of_the_reference(pooling, num_layers):
+    sizes = {
+        "vocab_size": 12,
+        "embedding_size": 4,
+        "hidden_size": 5,
+        "num_layers": num_layers,
+        "attention_units": 6,
+        "attention_hops": 3,
+        "classifier_units": 8,
+        "num_classes": 7,
+        "pooling": pooling,
+        **PRUNE,
+    }
+    parameters = SelfAttentiveBiLSTM(**sizes).named_parameters().items()
+    found = {name: parameter.shape for name, parameter in parameters}
+    assert found == reference.weight_shapes(**sizes)
+
+
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "prune"])
 def test_padding_and_company_change_nothing(pooling):
     model = make_model(pooling, hybridize=True)

@@ -6,42 +6,27 @@ import pytest
 from selfatt_lib import reference
 
 B, T, E, U, R, C = 4, 9, 3, 5, 3, 5
-SIZES = {"flatten": R * 2 * U, "mean": 2 * U}
 
 
 def make_weights(pooling="flatten", num_layers=1, scale=0.7):
     rng = np.random.default_rng(1)
-
-    def draw(*shape):
-        return rng.normal(0, scale, shape).astype(np.float32)
-
-    weights = {"embedding.weight": draw(20, E)}
-    for layer in range(num_layers):
-        for way in ("forward", "backward"):
-            prefix = f"layers.{layer}.{way}_lstm."
-            weights[prefix + "i2h_weight"] = draw(4 * U, 2 * U if layer else E)
-            weights[prefix + "h2h_weight"] = draw(4 * U, U)
-            weights |= {f"{prefix}{side}_bias": draw(4 * U) for side in ("i2h", "h2h")}
-    weights |= {
-        "attention.w_s1.weight": draw(6, 2 * U),
-        "attention.w_s2.weight": draw(R, 6),
+    shapes = reference.weight_shapes(
+        vocab_size=20,
+        embedding_size=E,
+        hidden_size=U,
+        num_layers=num_layers,
+        attention_units=6,
+        attention_hops=R,
+        classifier_units=8,
+        num_classes=C,
+        pooling=pooling,
+        prune_p=3,
+        prune_q=2,
+    )
+    return {
+        name: rng.normal(0, scale, shape).astype(np.float32)
+        for name, shape in shapes.items()
     }
-    units = 8
-    if pooling == "prune":
-        p, q = 3, 2
-        units = R * p + 2 * U * q
-        weights |= {
-            "hidden.row_weight": draw(R, 2 * U, p),
-            "hidden.row_bias": draw(R, 1, p),
-            "hidden.column_weight": draw(2 * U, R, q),
-            "hidden.column_bias": draw(2 * U, 1, q),
-        }
-    else:
-        weights |= {
-            "hidden.weight": draw(units, SIZES[pooling]),
-            "hidden.bias": draw(units),
-        }
-    return weights | {"output.weight": draw(C, units), "output.bias": draw(C)}
 
 
 def make_batch():
