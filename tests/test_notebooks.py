@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
@@ -204,7 +203,7 @@ def load_parameters(name):
 
 
 def test_the_notebooks_parameters_are_the_configurations_fields_and_defaults():
-    assert notebook_parameters() == asdict(TrainingConfig())
+    assert notebook_parameters() == TrainingConfig().model_dump()
 
 
 def test_the_quick_parameters_are_the_defaults():
