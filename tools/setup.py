@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,20 +84,28 @@ def requirements(lock, names):
     return "\n".join(x for x in entries if re.split(r"[=\s]", x)[0] in names)
 
 
-def install(*arguments):
-    """Run pip and tell whether it succeeded; all it says goes to .venv/install.log."""
+def install(number, *arguments):
+    """Run pip on so many packages, with a bar, and tell whether it succeeded.
+
+    All that it says goes to .venv/install.log.
+    """
     command = [VENV / "bin" / "python", "-m", "pip", "install", *arguments]
     command += ["--no-deps", "--no-build-isolation", "--log", VENV / "install.log"]
     command += ["--disable-pip-version-check", "--root-user-action=ignore"]
-    said, number, shown = [], 0, sys.stdout.isatty()
+    said, done, started = [], 0, time.monotonic()
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, text=True, **both) as pip:
         for line in pip.stdout:
             said.append(line)
-            number += line.startswith("Collecting ")
-            if number and shown:
-                print(f"\rset-up: {number} packages", end="", flush=True)
-    if number and shown:
+            done += line.startswith(("Collecting ", "Requirement already"))
+            number -= line.startswith("Ignoring ")  # for another Python or platform
+            if done and sys.stdout.isatty():
+                left = (time.monotonic() - started) * (number - done) / done
+                step = f"about {left:.0f} s left" if done < number else "unpacking"
+                bar = "█" * round(30 * done / number)
+                print(f"\rset-up: {bar:<30} {done} of {number}, {step}\033[K", end="")
+                sys.stdout.flush()
+    if done and sys.stdout.isatty():
         print()
     if pip.returncode:
         print(*said[-15:], sep="", file=sys.stderr)
@@ -122,10 +131,19 @@ def main(device=None):
     subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
     STAMP.write_text(f"{device} ")  # should this fail, the next try knows for what
     build_tools = VENV / "build-tools.txt"
-    build_tools.write_text(requirements(LOCKS[device].read_text(), BUILD_TOOLS))
-    locked = ("--require-hashes", "-r")
-    for what in (*locked, build_tools), (*locked, LOCKS[device]), ("--editable", ROOT):
-        if not install(*what):
+    lock = LOCKS[device].read_text()
+    build_tools.write_text(requirements(lock, BUILD_TOOLS))
+    for number, *what in (
+        (len(BUILD_TOOLS), "--require-hashes", "-r", build_tools),
+        (
+            len(re.findall(r"(?m)^[\w.-]+==", lock)),
+            "--require-hashes",
+            "-r",
+            LOCKS[device],
+        ),
+        (1, "--editable", ROOT),
+    ):
+        if not install(number, *what):
             return (
                 "set-up: pip failed, see above and .venv/install.log. Run the command "
                 "again when that is mended."
