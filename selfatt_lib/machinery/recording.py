@@ -29,12 +29,8 @@ def in_background(batches, ahead=2):
 class Tally:
     """The handles of an epoch's batches, left on the devices until they are read.
 
-    Parameters
-    ----------
-    fitted : list of int, optional
-        Tokens of batches that are known to be done; `arrays` adds to it.
-    earlier : dict of ndarray, optional
-        What `progress` returned before this process went on with the epoch.
+    `fitted` gets the tokens of batches that are known to be done; `earlier` is what
+    `progress` returned before this process went on with the epoch.
     """
 
     def __init__(self, fitted=None, earlier=None):
@@ -59,7 +55,7 @@ class Tally:
         self.sizes.append(tokens.size)
 
     def arrays(self, first=None, last=None):
-        """Wait for batches, and return their loss, stars and logits."""
+        """Wait for batches; return their loss (B,), stars (B,) and logits (B, C)."""
         parts = []
         for stars, handle in self.handles[first:last]:
             loss, logits = handle.read()
@@ -76,11 +72,12 @@ class Tally:
 
     def progress(self):
         """Return what a checkpoint keeps in the middle of an epoch: dict of ndarray."""
-        arrays = dict(zip(TALLIED, self.arrays()))
+        arrays = zip(TALLIED, self.arrays())
         return {
+            **{f"tally:{part}": array for part, array in arrays},
             "batches": np.array([self.before + len(self.handles)]),
             "seconds": np.array([self.seconds]),
-        } | {f"tally:{part}": array for part, array in arrays.items()}
+        }
 
     def first_not_finite(self):
         """Return the number of the first batch whose loss is infinite or no number."""
@@ -92,16 +89,7 @@ class Tally:
 class Recorder:
     """Watch over the loop: as a context, from the first epoch to the last.
 
-    Parameters
-    ----------
-    run : RunDirectory
-    engine : Engine
-    batches : Batches
-        Of an epoch.
-    history : list of dict
-        The epochs that are done.
-    saved : dict of ndarray
-        The checkpoint that training goes on from.
+    `history` has the epochs that are done, `saved` is the checkpoint to go on from.
     """
 
     def __init__(self, run, engine, batches, history, saved):
@@ -112,11 +100,9 @@ class Recorder:
         self.tally = Tally(self.fitted, saved)
 
     def __enter__(self):
-        advice = advice_on_memory(
-            self.config, self.engine.devices, self.longest, self.fitted
-        )
+        advice = self.config, self.engine.devices, self.longest, self.fitted
         with ExitStack() as contexts:
-            contexts.enter_context(advice)
+            contexts.enter_context(advice_on_memory(*advice))
             self.signals = contexts.enter_context(signals_noted())
             self.bar = contexts.enter_context(
                 tqdm(
@@ -153,7 +139,7 @@ class Recorder:
         return self.number <= self.tally.before
 
     def add(self, batch, handle):
-        """Add a batch. Every tenth is read, and a signal or ten minutes save the run."""
+        """Add a batch; every tenth is read, a signal or ten minutes save the run."""
         tally = self.tally
         tally.add(batch, handle)
         if (
@@ -181,44 +167,45 @@ class Recorder:
         return found
 
     def save_epoch(self, is_best):
-        """Keep the epoch that ends `history`; its weights too if it is the best so far."""
+        """Keep the epoch that ends `history`, with its weights if it is the best."""
         loss = self.history[-1]["valid_loss"]
         if not np.isfinite(loss):
             raise RuntimeError(
                 f"the held-out loss of epoch {self.epoch} is {loss}. What was saved "
-                "before is kept. Begin anew with a lower learning_rate, or set clip_norm."
+                "before is kept. Begin anew with a lower learning_rate, or set "
+                "clip_norm."
             )
         weights = self.engine.weights() if is_best else None
         self.run.save_epoch(self.history, self.checkpoint(), weights)
         self.stop_if_asked(f"epoch {self.epoch}")
 
     def checkpoint(self):
-        """Return all that training goes on from after a whole epoch: dict of ndarray."""
+        """Return what training goes on from after a whole epoch: dict of ndarray."""
         return self.engine.state() | {"epoch": np.array([len(self.history)])}
 
     def require_finite(self, loss):
-        """Raise RuntimeError with the batch at fault if a loss is infinite or no number."""
+        """Raise RuntimeError, with the batch at fault, unless a loss is finite."""
         if not np.isfinite(loss):
             raise RuntimeError(
                 f"the loss of batch {self.tally.first_not_finite()} of {self.steps} in "
-                f"epoch {self.epoch} is infinite or no number. What was saved before is "
-                "kept. Begin anew with a lower learning_rate, or set clip_norm."
+                f"epoch {self.epoch} is infinite or no number. What was saved before "
+                "is kept. Begin anew with a lower learning_rate, or set clip_norm."
             )
 
     def stop_if_asked(self, after):
         """Raise KeyboardInterrupt if a signal came; the run is saved by then."""
         if self.signals:
             raise KeyboardInterrupt(
-                f"{self.signals[0]} came. Stopped and saved after {after}. To go on, run "
-                "the same with resume=True."
+                f"{self.signals[0]} came. Stopped and saved after {after}. To go on, "
+                "run the same with resume=True."
             )
 
 
 @contextmanager
 def signals_noted():
-    """Take note of SIGINT and SIGTERM; the same one again ends the process. Gives names.
+    """Take note of SIGINT and SIGTERM: names; the same again ends the process.
 
-    What the process ignores, as shells have it do in the background, it goes on ignoring.
+    What the process ignores, as shells have it do in the background, stays ignored.
     """
     came, before = [], {}
 
@@ -242,8 +229,8 @@ def signals_noted():
 def advice_on_memory(config, devices, longest, fitted):
     """Say what to do about a MemoryError of the engine.
 
-    `longest` is the longest review's number of tokens, `fitted` are the tokens of batches
-    that are known to have fitted.
+    `longest` is the longest review's number of tokens, `fitted` has the tokens of
+    batches that are known to have fitted.
     """
     try:
         yield
