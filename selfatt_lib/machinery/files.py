@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read as if a stranger had made them."""
+"""Files that are written whole or not at all, and read as if a stranger made them."""
 
 import json
 import os
@@ -49,15 +49,7 @@ def _naming(path):
 
 
 def read_json(path):
-    """Read a JSON object: dict.
-
-    Raises
-    ------
-    FileNotFoundError
-    ValueError
-        It is not a plain file, has more than 64 MiB, is not JSON in UTF-8, nests too
-        deeply, or is no object. The message names the file.
-    """
+    """Read a JSON object of at most 64 MiB: dict. ValueErrors name the file."""
     with _naming(path) as size:
         if size > JSON_BYTES:
             raise ValueError(f"at most {JSON_BYTES:,} bytes are read; it has {size:,}")
@@ -68,20 +60,7 @@ def read_json(path):
 
 
 def write_arrays(path, arrays, **marks):
-    """Write arrays as safetensors, whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-    arrays : dict of ndarray
-    **marks : str
-        Kept with them, for `read_arrays` to compare.
-
-    Raises
-    ------
-    OSError, ValueError
-        It could not be written.
-    """
+    """Write a dict of arrays as safetensors, with marks that `read_arrays` compares."""
     # others it would write wrongly, without a word
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     content = save(contiguous, {METADATA: json.dumps(marks)})
@@ -91,50 +70,26 @@ def write_arrays(path, arrays, **marks):
 
 
 def read_layout(path):
-    """Return what a file of arrays holds, without the arrays: shapes by name, marks."""
+    """Return what a file of arrays holds: types and shapes by name, and the marks."""
     with _naming(path), safe_open(path, "numpy") as file:
         marks = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-        names = sorted(file.keys())
-        slices = {name: file.get_slice(name) for name in names}
-        return (
-            {
-                name: (each.get_dtype(), each.get_shape())
-                for name, each in slices.items()
-            },
-            marks,
-        )
+        arrays = {name: file.get_slice(name) for name in sorted(file.keys())}
+        layout = {n: (each.get_dtype(), each.get_shape()) for n, each in arrays.items()}
+        return layout, marks
 
 
 def read_arrays(path, expected=None, **marks):
-    """Read the arrays of a file. Nothing is allocated before its layout is known.
+    """Read a file of arrays: dict. Nothing is allocated before its layout is known.
 
-    Parameters
-    ----------
-    path : Path
-    expected : dict of tuple, optional
-        The shape of each array, all of float32. By default, any are taken.
-    **marks : str
-        What `write_arrays` was given.
-
-    Returns
-    -------
-    dict of ndarray
-
-    Raises
-    ------
-    FileNotFoundError
-    ValueError
-        The file is damaged, holds other arrays, or has other marks. The message names
-        it.
+    ValueErrors name the file. `expected` are the shapes, by name, of arrays of float32;
+    without it, any are taken.
     """
     layout, found = read_layout(path)
     with _naming(path):
         if found != marks:
             raise ValueError("it is another run's, or was changed")
         if expected is not None:
-            _compare(
-                layout, {name: ("F32", [*shape]) for name, shape in expected.items()}
-            )
+            _compare(layout, {n: ("F32", [*shape]) for n, shape in expected.items()})
         with safe_open(path, "numpy") as file:
             return {name: file.get_tensor(name) for name in layout}
 
