@@ -11,22 +11,11 @@ from nbclient.exceptions import DeadKernelError
 
 
 def run_notebook(notebook, run, parameters, go_on):
-    """Leave the executed notebook in the run directory, or beside it if it fails.
+    """Run a notebook, leave it in the run directory, and return the exit status.
 
     SIGINT, SIGTERM and SIGHUP are passed on to its kernel, which finishes its batch and
-    saves. Prints what went wrong.
-
-    Parameters
-    ----------
-    notebook, run : Path
-    parameters : dict
-    go_on : str
-        The command that goes on with a run that was saved.
-
-    Returns
-    -------
-    int
-        The exit status: 0 if it was finished.
+    saves. What went wrong is printed, with the command that goes on; a notebook that
+    failed lies beside the run directory.
     """
     came, kernels = [], []
     began = saved_at(run)
