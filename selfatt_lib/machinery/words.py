@@ -1,7 +1,4 @@
-"""Many texts through spaCy's tokenizer at once: each word once.
-
-`data.tokens` calls this, in the book's terms, with more than a few texts.
-"""
+"""Many texts through spaCy's tokenizer at once, each word once: for `data.tokens`."""
 
 import os
 from functools import cache, lru_cache
@@ -31,10 +28,7 @@ _ENDS, _STARTS = map(tuple, (_before, _after))
 
 @lru_cache(DISTINCT_WORDS)
 def _edges(word):
-    """Return what can be the first token of a word, and what the last: two sets.
-
-    With the special cases and without.
-    """
+    """Return what can be a word's first token and its last, with and without cases."""
     split = [[token.text for token in split(word)] for split in (tokenizer, _plain)]
     return {tokens[0] for tokens in split}, {tokens[-1] for tokens in split}
 
@@ -44,10 +38,7 @@ def _may_join(before, after):
 
 
 def _plain_tokens(word):
-    """Return the tokens of a word of plain letters, with one mark or none behind them.
-
-    Of any other word, None.
-    """
+    """Return the tokens of a word of plain letters with one mark or none, or None."""
     has_mark = word.endswith((",", "!", "?", ";", ":")) or (
         word.endswith(".") and word[-2:-1].islower()
     )
@@ -58,11 +49,7 @@ def _plain_tokens(word):
 
 
 class _Words(dict):
-    """Words, each with the numbers of its tokens.
-
-    A word is tokenized once, however often it occurs. `numbers` is a dict from token to
-    number, in the order of the numbers.
-    """
+    """The tokens of each word, as numbers; `numbers` has each token's."""
 
     def __init__(self, lower):
         self.lower, self.lock = lower, RLock()
@@ -101,17 +88,16 @@ class _Words(dict):
     def apart(self, words, distinct):
         """Return the places of words that must not be tokenized without their text.
 
-        They are too long, or spaCy might join them with the next. `words` has, for one
-        text after the other, the number of each word in the list `distinct`.
+        They are too long, or spaCy might join them with the next. `words` has the place
+        of each word, one text after the other, in the list `distinct`.
         """
-        starts, ends, is_long = (
-            np.fromiter(flags, bool, len(distinct))
-            for flags in (
-                map(self.starts.__contains__, distinct),
-                map(self.ends.__contains__, distinct),
-                (len(word) > LONGEST_WORD for word in distinct),
-            )
-        )
+
+        def flags(answers):
+            return np.fromiter(answers, bool, len(distinct))
+
+        starts = flags(map(self.starts.__contains__, distinct))
+        ends = flags(map(self.ends.__contains__, distinct))
+        is_long = flags(len(word) > LONGEST_WORD for word in distinct)
         may_join = [
             place
             for place in np.flatnonzero(ends[words[:-1]] & starts[words[1:]])
@@ -141,37 +127,18 @@ def _arrow():
 
 
 def tokenize_chunk(texts, max_tokens, lower, tokenize):
-    """Tokenize some texts.
+    """Return the distinct tokens of texts, the number of each token, each text's count.
 
-    The words are split and numbered, and their tokens put in their places, by Arrow,
-    which lets other threads run meanwhile.
-
-    Parameters
-    ----------
-    texts : list of str
-    max_tokens, lower
-        As `tokenize` takes them.
-    tokenize : callable
-        Tokenizes a text whose words cannot be tokenized apart.
-
-    Returns
-    -------
-    tokens : list of str
-        In the order in which they first occur.
-    ids : ndarray of int
-        The number of each token, one text after the other.
-    lengths : ndarray of int64, shape (texts,)
+    `tokenize` is for texts whose words cannot be tokenized apart. Arrow splits and
+    numbers the words and puts their tokens in place, and lets other threads run.
     """
     pa, pc = _arrow()
 
     def clip(lists):
         return lists if max_tokens is None else pc.list_slice(lists, 0, max_tokens)
 
-    split = pc.utf8_split_whitespace(
-        pc.utf8_trim_whitespace(pa.array(texts, pa.large_string())),
-        max_splits=max_tokens,
-    )
-    split = clip(split)
+    trimmed = pc.utf8_trim_whitespace(pa.array(texts, pa.large_string()))
+    split = clip(pc.utf8_split_whitespace(trimmed, max_splits=max_tokens))
     spans = split.offsets.to_numpy()  # text i has the words from spans[i] on
     numbered = split.flatten().dictionary_encode()
     words = numbered.indices.to_numpy().copy()
