@@ -1,7 +1,22 @@
-"""Structured self-attention (Lin et al., 2017), reproducible: the library behind the book.
+"""Structured self-attention (Lin et al., 2017), reproducible: the library of the book.
 
-One module a chapter, in the order of the paper: `data`, `model`, `penalty`, `training`, `visualization`; beneath them, `tokens` splits
-texts, `lstm` reads them on a CPU, `compat` makes MXNet importable (`hook` where it is imported without us), with `cuda` where there is a
-GPU, and `runtime` imports it; `prediction` uses what was trained; `book` shows the chapters this source; `progress` has the bars;
-`install` fills up a hosted notebook; `doctor` says what is wrong with a machine.
+The way through it, in the order of the chapters:
+
+================  ====================================================================
+`reference`       the paper in NumPy: forward pass, penalty, loss
+`data`            reviews → tokens → numbers → batches: ``sources``, ``tokens``,
+                  ``vocabulary``, ``vectors``, ``batches``
+`model`           the same forward pass in Gluon, which trains
+`penalty`         the training objective: weighted cross-entropy and the penalty
+`config`          the parameters of a run, checked before any work
+`run`             the run directory: JSON and arrays, no code
+`training`        data made ready, and the loop over an engine
+`engines`         what computes the steps: ``mxnet``
+`results`         scores, baselines, ``metrics.json``
+`prediction`      a trained run: texts in, stars and attention out
+`visualization`   heat maps, shaded texts, curves
+`cli`             the command ``selfatt``
+`book`            shows the chapters this source
+`machinery`       what keeps it alive and fast, and need not be read
+================  ====================================================================
 """

@@ -1,1 +1,23 @@
-"""What keeps the book alive and fast, and need not be read to understand it."""
+"""What keeps the book alive and fast, and need not be read to understand it.
+
+===========  =========================================================================
+`runtime`    MXNet imported, threads and devices chosen, generators seeded
+`compat`     what MXNet needs beforehand of a NumPy that is years newer
+`cuda`       the NVIDIA driver, its GPUs, and the libraries of CUDA 11
+`hook`       lets a plain ``import mxnet`` work
+`install`    installs what a hosted notebook lacks
+`doctor`     tells what a bug report should say of the machine
+`lstm`       the bidirectional LSTM on a CPU, compiled
+`threads`    how many compute, and what they must not be forked in the middle of
+`english`    spaCy's tokenizer for English
+`words`      many texts through it, each word once
+`kept`       tokenized corpora on disk
+`readers`    files of reviews, in all their forms, as tables
+`parquet`    the process that decodes Parquet
+`places`     where files lie, and how they are fetched
+`files`      files written whole or not at all, and read as if a stranger made them
+`recording`  what stands beside the training loop: bar, readings, signals, savings
+`notebook`   a notebook run by papermill, which can be stopped
+`progress`   progress bars
+===========  =========================================================================
+"""
