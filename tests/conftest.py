@@ -6,15 +6,19 @@ import sys
 from types import SimpleNamespace
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import settings
 from playwright.sync_api import sync_playwright
+from safetensors.numpy import load_file
 
 from selfatt_lib import training
 from selfatt_lib.config import TrainingConfig
 from selfatt_lib.machinery.runtime import mx
+from selfatt_lib.results import baselines, write_metrics
 from selfatt_lib.run import RunDirectory
+from selfatt_lib.training import evaluate
 
 mpl.use("agg")
 
@@ -85,6 +89,37 @@ def fit(prepared):
     p = prepared
     p.run.begin(p.corpus)
     return training.train(p.run, p.engine, p.train_batches, p.valid_batches)
+
+
+def finish(prepared):
+    """Train and write the metrics, which is what makes a run a finished one."""
+    prepared.history = fit(prepared)
+    _, stars, predictions = evaluate(prepared.engine, prepared.valid_batches)
+    results = prepared.run, prepared.history, stars, predictions
+    results += len(prepared.train_reviews), prepared.engine.devices
+    write_metrics(*results)
+    found = baselines(prepared.train_reviews, prepared.valid_reviews)
+    return write_metrics(*results, found)
+
+
+def assert_same_run(a, b):
+    """The same history but for the seconds, and the same weights, bit for bit."""
+    pd.testing.assert_frame_equal(
+        a.history.drop(columns="seconds"),
+        b.history.drop(columns="seconds"),
+        check_exact=True,
+    )
+    for file in ("model.safetensors", "checkpoint.safetensors"):
+        first, second = (load_file(each.run.path / file) for each in (a, b))
+        assert first.keys() == second.keys()
+        for name in first:
+            np.testing.assert_array_equal(
+                first[name], second[name], err_msg=f"{file}: {name}"
+            )
+
+
+def replaced(config, **changed):
+    return TrainingConfig(**vars(config) | changed)
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,16 @@ from damage import as_folder, as_link, as_pipe, damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from stopping import Stopped
 
 from selfatt_lib.machinery.files import (
     JSON_BYTES,
     read_arrays,
     read_json,
     read_layout,
+    replacing,
     write_arrays,
+    write_text,
 )
 
 ARRAYS = {
@@ -185,3 +188,20 @@ def test_json_of_any_size_is_not_read(tmp_path):
 def test_a_json_object_is_read(tmp_path):
     (tmp_path / "good.json").write_text(json.dumps({"a": ["é", 1.5, None]}))
     assert read_json(tmp_path / "good.json") == {"a": ["é", 1.5, None]}
+
+
+def stop_writing(path):
+    with replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise Stopped
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_text(path, "old")
+    with pytest.raises(Stopped):
+        stop_writing(path)
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]

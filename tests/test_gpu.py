@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_training import stop_after
+from stopping import stop_after
 
 from conftest import fit, make_reviews, prepare, run_code
 from selfatt_lib.machinery import cuda
