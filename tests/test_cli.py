@@ -206,3 +206,16 @@ def test_help_lists_the_commands():
     output = run("--help").output
     assert "predict" in output
     assert "summary" in output
+
+
+def test_the_library_is_the_command_too(trained):
+    command = [
+        sys.executable,
+        "-m",
+        "selfatt_lib",
+        "predict",
+        trained.run.path,
+        "a film",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == run("predict", trained.run.path, "a film").output
