@@ -1,6 +1,7 @@
 """Which room of the library may lead to which: imports point down, and nobody pries."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,12 @@ def test_a_module_brings_no_more_than_it_needs(module, absent):
     code = f"import sys, selfatt_lib.{module}; print(*sys.modules)"
     done = run_code(code)
     assert not set(absent.split()) & set(done.stdout.split()), done.stderr
+
+
+@pytest.mark.parametrize("room", ["__init__", "machinery"])
+def test_a_room_lists_what_is_in_it(room):
+    inner = "" if room == "__init__" else f"{room}."
+    found = [name.removeprefix(inner) for name in MODULES if name.startswith(inner)]
+    found = {name.partition(".")[0] for name in found} - {"__init__", "__main__"}
+    listed = re.findall(r"^`(\w+)`", MODULES[room].read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(found)
