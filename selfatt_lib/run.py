@@ -37,6 +37,10 @@ MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 FILES = {"config.json", "vocab.json", "metrics.jsonl", "metrics.json", MODEL}
 FILES |= {CHECKPOINT, "attention.html", "training.ipynb"}
 
+# What a checkpoint has beside weights and moments, and has in the middle of an epoch
+COUNTED = ("epoch", "step")
+PROGRESS = ("batches", "seconds", "tally:loss", "tally:stars", "tally:logits")
+
 # What does not count when runs are compared, and what may change when one goes on
 NOT_COMPARED = {"resume", "run_dir", "device", "tfidf"}
 EXTENDED = {"epochs", "patience"}
@@ -357,8 +361,9 @@ class RunDirectory:
             return [], {}
         with self._damaged(". Start the run anew with resume=False."):
             checkpoint = read_arrays(path, run=self.settings.run)
-            for name in ("epoch", "step"):
-                if name not in checkpoint or checkpoint[name].shape != (1,):
+            in_an_epoch = "batches" in checkpoint
+            for name in COUNTED + PROGRESS * in_an_epoch:
+                if name not in checkpoint or not checkpoint[name].size:
                     raise ValueError(f"{path}: it has no {name!r}")
         done = int(checkpoint["epoch"][0])
         history = self.history()[:done]

@@ -206,6 +206,11 @@ def test_a_finished_run_is_free_for_others_while_its_notebook_stays_open(tmp_pat
             "it has no 'step'. Start the run anew",
         ),
         (
+            "checkpoint.safetensors",
+            lambda path: alter(path, lambda a: a | {"batches": a["step"]}),
+            "it has no 'seconds'. Start the run anew",
+        ),
+        (
             "metrics.jsonl",
             lambda path: path.write_text("{"),
             "is damaged: (?s:.*)Start the run anew",
