@@ -1,4 +1,4 @@
-"""The training objective: weighted cross-entropy, and the penalty that keeps the attention hops apart."""
+"""The training objective: weighted cross-entropy, and what keeps the hops apart."""
 
 from selfatt_lib.machinery.runtime import mx
 
@@ -9,7 +9,7 @@ FORMS = ("squared", "norm", "mean_squared")
 
 
 def diversity_penalty(attention, form="squared", valid_length=None):
-    """Penalise hops that attend to the same tokens: P = ‖AAᵀ − I‖²_F.
+    """Penalise hops that attend to the same tokens, equation (8): P = ‖AAᵀ − I‖²_F.
 
     Entry (i, j) of AAᵀ measures how much hops i and j overlap; the diagonal nears 1
     only where a hop concentrates on one token. The penalty therefore asks for hops that
@@ -17,8 +17,8 @@ def diversity_penalty(attention, form="squared", valid_length=None):
 
     Parameters
     ----------
-    attention : NDArray, shape (batch, hops, tokens)
-        Attention weights; each row sums to 1.
+    attention : NDArray, shape (B, r, T)
+        A; each row sums to 1.
     form : {"squared", "norm", "mean_squared"}, default "squared"
         Whose penalty it is:
 
@@ -27,12 +27,12 @@ def diversity_penalty(attention, form="squared", valid_length=None):
         - "mean_squared": the mean of the n² entries of (AᵀA − I)², what the authors'
           code computes. It is (P + n − r) / n² for n tokens and r hops. Theirs counts
           the padding of a batch among the n tokens; here n is the review's own length.
-    valid_length : NDArray, shape (batch,), optional
+    valid_length : NDArray, shape (B,), optional
         n of each review; all the tokens by default. Only "mean_squared" depends on it.
 
     Returns
     -------
-    NDArray, shape (batch,)
+    NDArray, shape (B,)
         "squared" and "norm" are 0 where every hop looks at one token of its own, larger
         the more the hops overlap.
 
@@ -52,10 +52,9 @@ def diversity_penalty(attention, form="squared", valid_length=None):
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
     _, hops, tokens = attention.shape
-    # AAᵀ, shape (batch, hops, hops)
-    overlap = nd.batch_dot(attention, attention, transpose_b=True)
-    identity = nd.eye(hops, ctx=attention.context, dtype=attention.dtype)
-    P = nd.sum((overlap - identity) ** 2, axis=(1, 2))
+    overlap = nd.batch_dot(attention, attention, transpose_b=True)  # AAᵀ: (B, r, r)
+    identity = nd.eye(hops, ctx=attention.context, dtype=attention.dtype)  # (r, r)
+    P = nd.sum((overlap - identity) ** 2, axis=(1, 2))  # (B,)
     if form == "norm":
         # The root has no derivative at 0; its subgradient 0 is taken there.
         root = nd.sqrt(nd.maximum(P, 1e-12))
@@ -67,7 +66,7 @@ def diversity_penalty(attention, form="squared", valid_length=None):
 
 
 class WeightedSoftmaxCE(gluon.HybridBlock):
-    """Softmax cross-entropy in which each class has its weight: ``-weight[label] * log softmax(logits)[label]``.
+    """Cross-entropy with a weight for each class: -w_y log softmax(logits)_y.
 
     Parameters
     ----------
@@ -76,13 +75,13 @@ class WeightedSoftmaxCE(gluon.HybridBlock):
 
     Inputs
     ------
-    logits : NDArray, shape (batch, C)
-    labels : NDArray, shape (batch,)
+    logits : NDArray, shape (B, C)
+    labels : NDArray, shape (B,)
         Class numbers from 0 to C - 1.
 
     Returns
     -------
-    NDArray, shape (batch,)
+    NDArray, shape (B,)
 
     Examples
     --------
@@ -99,5 +98,5 @@ class WeightedSoftmaxCE(gluon.HybridBlock):
         )
 
     def hybrid_forward(self, F, logits, labels, class_weights):
-        cross_entropy = -F.pick(F.log_softmax(logits, axis=-1), labels)
+        cross_entropy = -F.pick(F.log_softmax(logits, axis=-1), labels)  # (B,)
         return F.take(class_weights, labels) * cross_entropy
