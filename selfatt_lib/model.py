@@ -1,4 +1,4 @@
-"""The model of Lin et al. (2017): words, a bidirectional LSTM, attention, a classifier.
+"""The model of Lin et al. (2017) in Gluon: word vectors, LSTM, attention, classifier.
 
 The letters are the paper's: H holds the LSTM's states, A the attention, M = AH the
 sentence embedding; u is the hidden size of one direction, r the number of hops, which
@@ -14,7 +14,7 @@ gluon, nn, rnn = mx.gluon, mx.gluon.nn, mx.gluon.rnn
 
 
 class BiLSTM(gluon.HybridBlock):
-    """One bidirectional LSTM layer that never lets padding into a review.
+    """Equations (2) to (4): a bidirectional LSTM that lets no padding into a review.
 
     MXNet's own bidirectional LSTM ignores `valid_length` on a CPU (apache/mxnet#19323),
     and its backward direction then starts in the padding. Here the backward direction
@@ -40,7 +40,8 @@ class BiLSTM(gluon.HybridBlock):
     Raises
     ------
     mxnet.MXNetError
-        On a CPU, when the result is read: see `lstm.bilstm`.
+        On a CPU, when the result is read: a length is not from 1 to T, or the arrays
+        are not of float32.
     """
 
     def __init__(self, hidden_size, input_size, **kwargs):
@@ -50,10 +51,12 @@ class BiLSTM(gluon.HybridBlock):
             self.backward_lstm = rnn.LSTM(hidden_size, input_size=input_size)
 
     def is_on_cpu(self):
+        """Tell whether all weights are on a CPU."""
         devices = self.forward_lstm.l0_i2h_weight.list_ctx()
         return all(device.device_type == "cpu" for device in devices)
 
     def weights(self, F, inputs):
+        """Return the weights in the order of `lstm.bilstm`, on the inputs' device."""
         weights = self.collect_params().values()
         if F is mx.sym:
             return [weight.var() for weight in weights]
@@ -67,13 +70,13 @@ class BiLSTM(gluon.HybridBlock):
             return F.SequenceReverse(sequence, valid_length, use_sequence_length=True)
 
         inputs = F.swapaxes(inputs, 0, 1)  # (T, B, input_size)
-        forward = self.forward_lstm(inputs)
-        backward = reverse(self.backward_lstm(reverse(inputs)))
-        return F.swapaxes(F.concat(forward, backward, dim=-1), 0, 1)
+        forward = self.forward_lstm(inputs)  # (T, B, u)
+        backward = reverse(self.backward_lstm(reverse(inputs)))  # (T, B, u)
+        return F.swapaxes(F.concat(forward, backward, dim=-1), 0, 1)  # (B, T, 2u)
 
 
 class SelfAttention(gluon.HybridBlock):
-    """A = softmax(W_s2 tanh(W_s1 Hᵀ)), M = AH: equations 6 and 7 of Lin et al. (2017).
+    """Equations (6) and (7): A = softmax(W_s2 tanh(W_s1 Hᵀ)), M = AH.
 
     Each state is scored by itself, against weights that are the same for all reviews.
     A Transformer's self-attention compares the states with one another instead.
@@ -116,14 +119,14 @@ class SelfAttention(gluon.HybridBlock):
         length = F.expand_dims(F.cast(valid_length, "int32"), 1)
         length = F.broadcast_like(length, scores, lhs_axes=(1,), rhs_axes=(1,))
         attention = F.softmax(scores, length, axis=-1, use_length=True)
-        return F.batch_dot(attention, hidden), attention
+        return F.batch_dot(attention, hidden), attention  # M = AH: (B, r, 2u)
 
 
 class PrunedLayer(gluon.HybridBlock):
-    """The pruned hidden layer of Lin et al. (2017), appendix A: each unit sees one row or one column of M, not all of it.
+    """Appendix A: a hidden layer whose units each see one row or one column of M.
 
-    Every row of M has `prune_p` units of its own, every column `prune_q`. That leaves ``r * 2u * (p + q)`` weights where a full
-    layer of b units has ``r * 2u * b``.
+    Every row of M has `prune_p` units of its own, every column `prune_q`. That leaves
+    ``r * 2u * (p + q)`` weights where a full layer of b units has ``r * 2u * b``.
 
     Parameters
     ----------
@@ -168,15 +171,18 @@ class PrunedLayer(gluon.HybridBlock):
         columns = F.transpose(embedding, axes=(2, 0, 1))  # (2u, B, r)
         columns = F.batch_dot(columns, column_weight)  # (2u, B, q)
         columns = F.broadcast_add(columns, column_bias)
+        # (B, r, p) and (B, 2u, q)
         parts = [F.transpose(part, axes=(1, 0, 2)) for part in (rows, columns)]
+        # (B, r * p + 2u * q)
         return F.relu(F.concat(*map(F.flatten, parts), dim=-1))
 
 
 class SelfAttentiveBiLSTM(gluon.HybridBlock):
-    """Classify reviews from their self-attentive embedding: figure 1 of Lin et al. (2017).
+    """Figure 1 of Lin et al. (2017): reviews classified by self-attentive embedding.
 
-    Words → H (stacked `BiLSTM`) → A, M (`SelfAttention`) → pooling → logits. The result for a review does not depend on the reviews
-    it is batched with, nor on how far it is padded.
+    Words → H (stacked `BiLSTM`) → A, M (`SelfAttention`) → pooling → logits. The result
+    for a review does not depend on the reviews it is batched with, nor on how far it is
+    padded.
 
     Parameters
     ----------
@@ -191,7 +197,8 @@ class SelfAttentiveBiLSTM(gluon.HybridBlock):
     attention_hops : int
         r of the paper.
     classifier_units : int
-        Units of the hidden layer between M and the logits (not used by "prune", which is that layer).
+        Units of the hidden layer between M and the logits; "prune" has a layer of its
+        own there.
     num_classes : int, default 5
     pooling : {"flatten", "mean", "prune"}, default "flatten"
         How M enters the classifier: all of it; the mean of its rows, which leaves one
@@ -199,7 +206,8 @@ class SelfAttentiveBiLSTM(gluon.HybridBlock):
     prune_p, prune_q : int, optional
         Needed by "prune": units for each row and each column of M.
     dropout : float, default 0.5
-        Share of units dropped between the LSTM layers and on both sides of the classifier's hidden layer.
+        Share of units dropped between the LSTM layers and on both sides of the
+        classifier's hidden layer.
     embedding_dropout : float, default 0.0
         Share of the word vectors' numbers dropped; neither paper nor tutorial has it.
     train_embedding : bool, default True
@@ -276,14 +284,16 @@ class SelfAttentiveBiLSTM(gluon.HybridBlock):
         }
 
     def hybrid_forward(self, F, tokens, valid_length):
-        # (B, T, embedding)
+        # word vectors: (B, T, embedding_size)
         hidden = self.embedding_dropout(self.embedding(tokens))
         for number, layer in enumerate(self.layers):
             if number:
                 hidden = self.dropout(hidden)
             hidden = layer(hidden, valid_length)  # (B, T, 2u)
+        # (B, r, 2u) and (B, r, T)
         embedding, attention = self.attention(hidden, valid_length)
         if self.pooling == "mean":
-            embedding = F.mean(embedding, axis=1)
-        logits = self.output(self.dropout(self.hidden(self.dropout(embedding))))
+            embedding = F.mean(embedding, axis=1)  # (B, 2u)
+        units = self.hidden(self.dropout(embedding))  # (B, classifier_units)
+        logits = self.output(self.dropout(units))  # (B, num_classes)
         return logits, attention
