@@ -176,8 +176,8 @@ def class_weights(stars, num_classes=5):
     -------
     list of float, length `num_classes`
         1.0 for the commonest class, more for rarer ones, rounded to one decimal as the
-        tutorial's [3.0, 5.3, 4.0, 2.0, 1.0] are. A class without a review weighs 1.0: no
-        loss is ever multiplied by it.
+        tutorial's [3.0, 5.3, 4.0, 2.0, 1.0] are. A class without a review weighs 1.0:
+        no loss is ever multiplied by it.
 
     Raises
     ------
