@@ -107,14 +107,14 @@ class ModelSettings(Settings):
 class TrainingConfig(Settings):
     """The parameters of ``book/training.ipynb``.
 
-    NumPy's numbers and pathlib's paths are taken for what they are, and so is a text that
-    can mean one value only: "1e-3", "null", "true", "[3.0, 5.3, 4.0, 2.0, 1.0]".
+    NumPy's numbers and pathlib's paths are taken for what they are, and so is a text
+    that can mean one value only: "1e-3", "null", "true", "[3.0, 5.3, 4.0, 2.0, 1.0]".
 
     Raises
     ------
     ValueError
-        A name is no parameter, or a value is of the wrong type or impossible. The message
-        names the parameter, what was given and what was expected.
+        A name is no parameter, or a value is of the wrong type or impossible. The
+        message names the parameter, what was given and what was expected.
 
     Examples
     --------
@@ -188,8 +188,8 @@ class TrainingConfig(Settings):
     def from_namespace(cls, namespace):
         """Take the parameters from a notebook's ``globals()``.
 
-        Other plain values are misspelt parameters, which papermill itself only warns of.
-        When the cell is run again, after others, they are left alone.
+        Other plain values are misspelt parameters, which papermill only warns of. When
+        the cell is run again, after others, they are left alone.
         """
         plain = (bool, int, float, str, list, dict, type(None))
         again = any(isinstance(value, cls) for value in namespace.values())
