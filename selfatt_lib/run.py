@@ -122,16 +122,16 @@ def fingerprint(content):
 
 
 def best(history):
-    """Return the epoch with the highest held-out accuracy, the first if several have it."""
+    """Return the epoch with the highest held-out accuracy, the first of several."""
     return max(history, key=lambda epoch: epoch["valid_accuracy"])
 
 
 class RunDirectory:
     """A run's folder while it trains.
 
-    It belongs to this process until `release`: a lock of the operating system, on a file
-    in `cache_dir`, keeps the user's other processes out, and goes with this one, however
-    that ends.
+    It belongs to this process until `release`: a lock of the operating system, on a
+    file in `cache_dir`, keeps the user's other processes out, and goes with this one,
+    however that ends.
 
     Parameters
     ----------
@@ -167,9 +167,9 @@ class RunDirectory:
             self._lock = take(self.path)
         except Timeout:
             raise RuntimeError(
-                f"another process is training in {config.run_dir!r}, or a notebook that "
-                "began to is still open. Wait for it, end it (shut the notebook's kernel "
-                "down), or choose another run_dir."
+                f"another process is training in {config.run_dir!r}, or a notebook "
+                "that began to is still open. Wait for it, end it (shut the notebook's "
+                "kernel down), or choose another run_dir."
             ) from None
 
     def _check_resumable(self):
@@ -352,7 +352,7 @@ class RunDirectory:
     def restore(self):
         """Return the epochs up to where the run was saved last, and its checkpoint.
 
-        Both are empty if nothing was saved yet. ValueError: a file is damaged or missing.
+        Both are empty if nothing was saved yet. ValueError: a file is damaged or gone.
         """
         for left_over in self.path.glob(".*.partial"):  # by a run that was killed
             left_over.unlink()
