@@ -117,17 +117,18 @@ def train(run, engine, train_batches, valid_batches):
     Returns
     -------
     pandas.DataFrame
-        A row an epoch: ``epoch``, ``learning_rate``, ``train_loss``, ``train_accuracy``,
-        ``train_weighted_f1``, the same of ``valid_``, and ``seconds``. The best epoch is
-        the one with the highest validation accuracy, the first if several have it.
+        A row an epoch: ``epoch``, ``learning_rate``, ``train_loss``,
+        ``train_accuracy``, ``train_weighted_f1``, the same of ``valid_``, and
+        ``seconds``. The best epoch is the one with the highest validation accuracy, the
+        first if several have it.
 
     Raises
     ------
     RuntimeError
         The loss became infinite or no number.
     KeyboardInterrupt
-        SIGINT or SIGTERM came. The batch was finished and the run saved; resumed, it goes
-        on with the next batch.
+        SIGINT or SIGTERM came. The batch was finished and the run saved; resumed, it
+        goes on with the next batch.
     OSError
         The run directory cannot be written to.
     MemoryError
