@@ -52,8 +52,8 @@ class Prediction:
 class Classifier:
     """A trained model with its vocabulary. Threads and forked processes may share it.
 
-    It computes with `reference.forward`; more than 10 000 texts, or any on a GPU that was
-    asked for by name, with an engine.
+    It computes with `reference.forward`; more than 10 000 texts, or any on a GPU that
+    was asked for by name, with an engine.
 
     Parameters
     ----------
@@ -106,13 +106,13 @@ class Classifier:
             settings, words, weights = read_run(locate(run_dir))
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"{str(run_dir)!r} is not a trained run: {error}. 'make train' makes one "
-                "in runs/quick."
+                f"{str(run_dir)!r} is not a trained run: {error}. 'make train' makes "
+                "one in runs/quick."
             ) from None
         except ValueError as error:
             raise ValueError(
-                f"the run in {str(run_dir)!r} cannot be used: {error}. Copy the whole of "
-                "it again, or train it anew."
+                f"the run in {str(run_dir)!r} cannot be used: {error}. Copy the whole "
+                "of it again, or train it anew."
             ) from error
         reading = settings.training.max_tokens, settings.training.lower
         return cls(weights, Vocabulary(words), settings.model, *reading, device)
@@ -160,8 +160,9 @@ class Classifier:
                 valid.append(place)
             elif on_invalid == "raise":
                 raise type(error)(
-                    f"text {place + 1} of {len(texts)} {error}. With on_invalid='skip', "
-                    "such texts get None and all others a prediction."
+                    f"text {place + 1} of {len(texts)} {error}. With "
+                    "on_invalid='skip', such texts get None and all others a "
+                    "prediction."
                 )
         chosen = [texts[place] for place in valid]
         tokenized = tokenize_all(chosen, self.max_tokens, self.lower)
