@@ -99,7 +99,8 @@ def attention_heatmap(attention, tokens, ax=None):
     attention = np.asarray(attention)
     if attention.ndim != 2 or attention.shape[1] != len(tokens):
         raise ValueError(
-            f"attention must have the shape (hops, {len(tokens)}), a column for each token; got {attention.shape}"
+            f"attention must have the shape (hops, {len(tokens)}), a column for each "
+            f"token; got {attention.shape}"
         )
     hops = len(attention)
     if ax is None:
