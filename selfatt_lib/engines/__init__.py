@@ -3,21 +3,21 @@
 An engine is a module with two things in it.
 
 ``Engine(config, vectors, class_weights=None, devices=None)`` is a model in training.
-A batch is ``(tokens (B, T), valid_length (B,), stars (B,))`` in arrays of NumPy; weights
-and states are dicts of NumPy arrays, the weights named as in `reference`.
+A batch is ``(tokens (B, T), valid_length (B,), stars (B,))`` in arrays of NumPy;
+weights and states are dicts of NumPy arrays, the weights named as in `reference`.
 
-- ``step(batch)`` moves the weights once, ``evaluate(batch)`` does not. Both return a handle
-  at once; its ``read()`` waits, and gives loss (B,) and logits (B, C).
+- ``step(batch)`` moves the weights once, ``evaluate(batch)`` does not. Both return a
+  handle at once; its ``read()`` waits, and gives loss (B,) and logits (B, C).
 - ``replay(batch)`` draws the random numbers that a step on the batch draws.
 - ``seed(seed)``, ``set_learning_rate(rate)``
-- ``weights()``, ``load_weights(weights)``; ``state()``, ``load_state(state)``: the weights
-  with all that the optimizer remembers.
+- ``weights()``, ``load_weights(weights)``; ``state()``, ``load_state(state)``: the
+  weights with all that the optimizer remembers.
 - ``devices``: list of what it computes on.
 
 Where the memory does not suffice, it raises MemoryError.
 
-``predictor(settings, weights, device)`` returns a function from ``(tokens, valid_length)``
-to logits (B, C) and attention (B, r, T).
+``predictor(settings, weights, device)`` returns a function from ``(tokens,
+valid_length)`` to logits (B, C) and attention (B, r, T).
 """
 
 
