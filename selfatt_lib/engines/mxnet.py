@@ -24,7 +24,8 @@ class Engine:
     ----------
     config : TrainingConfig
     vectors : ndarray of float32, shape (words, E)
-        What the word vectors start from. All other weights are drawn with the run's seed.
+        What the word vectors start from. All other weights are drawn with the run's
+        seed.
     class_weights : list of float, optional
         Of the cross-entropy; all 1 by default.
     devices : list of mxnet.Context, optional
@@ -63,7 +64,7 @@ class Engine:
         }
 
     def objective(self, tokens, valid_length, labels):
-        """Return the loss (B,) and the logits (B, C): Lin et al. (2017), section 2.2."""
+        """Return the loss (B,) and the logits (B, C): the paper's section 2.2."""
         logits, attention = self.model(tokens, valid_length)
         loss = self.cross_entropy(logits, labels)
         if coefficient := self.config.penalty_coefficient:
@@ -127,7 +128,7 @@ class Engine:
 
     @contextmanager
     def computing(self):
-        """Let no process be forked meanwhile; turn MXNet's words on memory into ours."""
+        """Let no process be forked meanwhile; say MXNet's words on memory in ours."""
         try:
             with mxnet_lock:
                 yield
@@ -193,8 +194,8 @@ class Engine:
                 found, shape = state.get(f"{part}:{name}"), self.parameters[name].shape
                 if found is None or found.shape != shape or found.dtype != np.float32:
                     raise ValueError(
-                        f"the checkpoint is damaged: {part}:{name} is not float32 of the "
-                        f"shape {shape}. Start the run anew with resume=False."
+                        f"the checkpoint is damaged: {part}:{name} is not float32 of "
+                        f"the shape {shape}. Start the run anew with resume=False."
                     )
         steps = int(state["step"][0])
         self.load_weights({name: state[f"weight:{name}"] for name in self.parameters})
@@ -235,7 +236,7 @@ class Handle:
 
 
 def predictor(settings, weights, device="auto"):
-    """Return a function from tokens (B, T) and valid_length (B,) to logits and attention.
+    """Return a function from (tokens (B, T), valid_length (B,)) to (logits, attention).
 
     Parameters
     ----------
