@@ -1,4 +1,4 @@
-"""The command ``selfatt``: train, use a trained run, say what is wrong with a machine."""
+"""The command ``selfatt``: train, use a trained run, look at a machine."""
 
 import json
 import os
@@ -65,8 +65,8 @@ def main():
 def train(parameters, run, pairs, texts, files):
     """Run book/training.ipynb through papermill, with other parameters.
 
-    All parameters stand under "Parameters" in that notebook. Of values for one, -p counts
-    before -y, -y before -f, and -f before --parameters.
+    All parameters stand under "Parameters" in that notebook. Of values for one, -p
+    counts before -y, -y before -f, and -f before --parameters.
     """
     with one_sentence():
         if not NOTEBOOK.is_file():
@@ -170,8 +170,8 @@ class _WithHint(click.Command):
 def predict(run, texts, as_json):
     """Predict the stars of TEXTS with the run directory RUN, for example runs/quick.
 
-    Without TEXTS, one a line is read from standard input, and answered as it comes, one a
-    line. A text without a word gets dashes, or null.
+    Without TEXTS, one a line is read from standard input, and answered as it comes, one
+    a line. A text without a word gets dashes, or null.
     """
     with one_sentence():
         from selfatt_lib.prediction import Classifier
@@ -204,7 +204,7 @@ def _answers(classifier):
 
 
 def _lines(stream):
-    """Yield lists of the lines that have come; of a line that cannot be read, say which."""
+    """Yield lists of the lines that have come; name the first that cannot be read."""
     number, rest, ended = 0, b"", False
     while not ended:
         some = stream.read1(READ)
@@ -309,7 +309,8 @@ def _summary(run, path):
 
 
 def _table(metrics):
-    heading = f"{metrics['valid_size']:,} held-out reviews, {metrics['train_size']:,} trained on"
+    held_out, trained = (f"{metrics[size]:,}" for size in ("valid_size", "train_size"))
+    heading = f"{held_out} held-out reviews, {trained} trained on"
     lines = [f"\n{heading:<48}accuracy  weighted F1"]
     for name, prefix in (
         ("self-attentive BiLSTM", ""),
@@ -321,7 +322,8 @@ def _table(metrics):
             lines.append(f"  {name:<46}{accuracy:8.3f}{f1:13.3f}")
     lines.append(
         f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was the best; "
-        f"{metrics['seconds']:.0f} s of training on {metrics['device']}, seed {metrics['seed']}"
+        f"{metrics['seconds']:.0f} s of training on {metrics['device']}, "
+        f"seed {metrics['seed']}"
     )
     table = "\n".join(lines)
     if not table.replace("\n", "").isprintable():  # a terminal would obey
