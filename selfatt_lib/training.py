@@ -137,7 +137,7 @@ def train(run, engine, train_batches, valid_batches):
         The run is resumed and a file of it is damaged.
     """
     config = run.config
-    history, saved = run.restore()
+    history, saved = run.restore()  # nothing, unless it is resumed
     if saved:
         engine.load_state(saved)
     with Recorder(run, engine, train_batches, history, saved) as recorder:
@@ -153,12 +153,13 @@ def train(run, engine, train_batches, valid_batches):
                     engine.replay(batch)
                 else:
                     recorder.add(batch, engine.step(batch))
+            # a line of metrics.jsonl: loss, accuracy and F1 of both parts
             line = {"epoch": epoch, "learning_rate": rate}
             line |= summary("train", *recorder.read())
             line |= summary("valid", *evaluate(engine, valid_batches))
             history.append(line | {"seconds": recorder.seconds})
             recorder.save_epoch(is_best=best(history)["epoch"] == epoch)
-    engine.load_weights(run.best_weights())
+    engine.load_weights(run.best_weights())  # not those of the last epoch
     return pd.DataFrame(history)
 
 

@@ -1,12 +1,15 @@
 """What can be a parameter, what is meant by it, and what is said of the others."""
 
+import inspect
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from selfatt_lib.config import TrainingConfig
+from selfatt_lib.config import ModelSettings, PenaltyForm, TrainingConfig
+from selfatt_lib.model import SelfAttentiveBiLSTM
+from selfatt_lib.penalty import FORMS
 
 
 @pytest.mark.parametrize(
@@ -138,3 +141,14 @@ def test_a_notebooks_plain_values_are_the_parameters():
 def test_an_unknown_parameter_is_refused_with_the_nearest(name, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         TrainingConfig.from_namespace({name: 3})
+
+
+def test_the_forms_of_the_penalty_are_those_of_the_objective():
+    for form in FORMS:
+        assert TrainingConfig(penalty_form=form).penalty_form == form
+    assert PenaltyForm.__args__ == FORMS
+
+
+def test_the_model_takes_all_settings_and_no_others():
+    wanted = inspect.signature(SelfAttentiveBiLSTM.__init__).parameters
+    assert {*wanted} - {"self", "kwargs"} == {*ModelSettings.model_fields}

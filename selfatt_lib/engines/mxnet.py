@@ -80,20 +80,20 @@ class Engine:
         """
         with self.computing():
             shares, parts = self.deal_out(batch)
-            with mx.autograd.record():
-                outcomes = [self.objective(*part) for part in parts]
+            with mx.autograd.record():  # remember how each number came about
+                outcomes = [self.objective(*part) for part in parts]  # (B,), (B, C)
                 losses = [
                     loss.mean() * share for share, (loss, _) in zip(shares, outcomes)
                 ]
-            mx.autograd.backward(losses)
-            self.trainer.allreduce_grads()
+            mx.autograd.backward(losses)  # the gradient of each device's part
+            self.trainer.allreduce_grads()  # their sum, on every device
             if self.config.clip_norm:
                 moved = [self.trainer._params[index] for index in self.trained.values()]
                 for gradients in zip(*(weight.list_grad() for weight in moved)):
                     gluon.utils.clip_global_norm(  # of one device
                         gradients, self.config.clip_norm, check_isfinite=False
                     )
-            self.trainer.update(1)
+            self.trainer.update(1)  # Adam
             return Handle(self, shares, outcomes)
 
     def evaluate(self, batch):
