@@ -1,4 +1,4 @@
-"""For unit tests and chapters alike: what would differ from run to run or from machine to machine is off."""
+"""For tests and chapters alike: what differs from run to run or by machine is off."""
 
 import os
 
