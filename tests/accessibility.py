@@ -1,4 +1,4 @@
-"""What axe-core finds on a page: rules of WCAG 2.1, levels A and AA, contrast included."""
+"""What axe-core finds on a page: WCAG 2.1, levels A and AA, contrast included."""
 
 from axe_playwright_python.sync_playwright import Axe
 
