@@ -59,7 +59,10 @@ from selfatt_lib.penalty import FORMS
         ({"run_dir": 20240501}, r"run_dir must be a text .*-r, not -p\); got 20240501"),
         (
             {"penalty_form": "cubed"},
-            "penalty_form must be one of 'squared', 'norm', 'mean_squared'; got 'cubed'",
+            (
+                "penalty_form must be one of 'squared', 'norm', 'mean_squared'; got "
+                "'cubed'"
+            ),
         ),
     ],
 )
