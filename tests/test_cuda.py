@@ -1,4 +1,4 @@
-"""The loader of CUDA 11, with stand-ins for the driver and for the libraries, compiled here."""
+"""The loader of CUDA 11, with stand-ins for driver and libraries, compiled here."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def empty_library(tmp_path_factory):
 
 @pytest.fixture
 def packages(tmp_path, empty_library):
-    """A folder of packages with a stand-in for each library, in CUDA's own order of folders."""
+    """Packages with a stand-in for each library, in CUDA's own order of folders."""
     for library, package in LIBRARIES.items():
         compile_library(
             tmp_path / "packages" / "nvidia" / package / "lib" / library, empty_library
@@ -53,7 +53,7 @@ def packages(tmp_path, empty_library):
 
 
 def ask(code, folder, *packages, **environment):
-    """Run code in a Python that finds the stand-in driver and these packages only; return what it prints as JSON."""
+    """Run code where only the stand-in driver and these packages are: its JSON."""
     hidden = ("MXNET_USE_FUSION", "CUDA_HOME", "CUDA_PATH")
     kept = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(
@@ -89,7 +89,8 @@ except ImportError as error:
 
 def test_the_driver_is_asked_for_its_version_and_its_gpus(driver_folder):
     found = ask(
-        "d = cuda.driver(); print(json.dumps([d.cuda, [vars(g) for g in d.gpus], d.error]))",
+        "d = cuda.driver(); gpus = [vars(gpu) for gpu in d.gpus]\n"
+        "print(json.dumps([d.cuda, gpus, d.error]))",
         driver_folder,
         FAKE_CUDA_VERSION="12040",
         FAKE_CUDA_GPUS="Tesla T4:7:5,NVIDIA H100:9:0",
@@ -148,7 +149,10 @@ def test_machine_code_runs_on_gpus_of_its_own_generation(capability, expected):
         (
             Driver((10, 2), (T4,)),
             0,
-            "the NVIDIA driver is too old: it runs CUDA up to 10.2, and CUDA 11 is needed. Install driver 450.80.02 or newer",
+            (
+                "the NVIDIA driver is too old: it runs CUDA up to 10.2, and CUDA 11 is "
+                "needed. Install driver 450.80.02 or newer"
+            ),
         ),
         (
             Driver((12, 4), error="CUDA_ERROR_NO_DEVICE"),
@@ -159,8 +163,8 @@ def test_machine_code_runs_on_gpus_of_its_own_generation(capability, expected):
             Driver((0, 0), error="CUDA_ERROR_STUB_LIBRARY"),
             0,
             (
-                "the NVIDIA driver does not work (CUDA_ERROR_STUB_LIBRARY): nvidia-smi should say why. "
-                "After an update of the driver, restart the machine"
+                "the NVIDIA driver does not work (CUDA_ERROR_STUB_LIBRARY): nvidia-smi "
+                "should say why. After an update of the driver, restart the machine"
             ),
         ),
         (Driver((12, 4), (T4,)), 1, "there is no GPU 1; the driver sees gpu:0 only"),
@@ -173,8 +177,9 @@ def test_machine_code_runs_on_gpus_of_its_own_generation(capability, expected):
             Driver((12, 4), (T4, H100)),
             1,
             (
-                "mxnet-cu112 has no machine code for the NVIDIA H100 (compute capability 9.0, 80 GiB): it was built for 5.0 to 8.9, "
-                "before Hopper and Blackwell. Take an older GPU (T4, L4, A100), or the CPU"
+                "mxnet-cu112 has no machine code for the NVIDIA H100 (compute "
+                "capability 9.0, 80 GiB): it was built for 5.0 to 8.9, before Hopper "
+                "and Blackwell. Take an older GPU (T4, L4, A100), or the CPU"
             ),
         ),
     ],
@@ -249,8 +254,9 @@ def test_a_missing_library_is_named_with_its_package(driver_folder, packages):
     pin = "nvidia-curand-cu11==10.3.0.86"  # under a name that no machine has
     code = f"cuda.LIBRARIES = {{'libnowhere.so.1': {pin!r}}}\n{LOAD}"
     assert ask(code, driver_folder, packages) == (
-        "mxnet-cu112 needs libnowhere.so.1, which was not found. nvidia-curand-cu11 brings it: "
-        "pip install --force-reinstall --no-deps nvidia-curand-cu11==10.3.0.86"
+        "mxnet-cu112 needs libnowhere.so.1, which was not found. nvidia-curand-cu11 "
+        "brings it: pip install --force-reinstall --no-deps "
+        "nvidia-curand-cu11==10.3.0.86"
     )
 
 
@@ -282,9 +288,11 @@ def test_without_a_driver_the_cpu_wheel_is_advised(monkeypatch):
     with pytest.raises(ImportError) as error:
         cuda.load()
     assert str(error.value) == (
-        "mxnet-cu112 needs an NVIDIA driver, and none is visible here (no libcuda.so.1). In a container, start it with its GPUs "
-        "(docker run --gpus all); on a cluster, go to a node with a GPU. On a machine without one, install the CPU wheel: "
-        "make setup DEVICE=cpu (or: pip uninstall -y mxnet-cu112; pip install --no-deps mxnet==1.9.1)"
+        "mxnet-cu112 needs an NVIDIA driver, and none is visible here (no "
+        "libcuda.so.1). In a container, start it with its GPUs (docker run --gpus "
+        "all); on a cluster, go to a node with a GPU. On a machine without one, "
+        "install the CPU wheel: make setup DEVICE=cpu (or: pip uninstall -y "
+        "mxnet-cu112; pip install --no-deps mxnet==1.9.1)"
     )
 
 
@@ -302,13 +310,14 @@ def test_operators_are_not_fused_by_a_compiler_newer_than_the_driver(
 def test_a_part_of_cudnn_elsewhere_is_not_taken(
     driver_folder, packages, tmp_path, empty_library
 ):
-    """cuDNN would open its parts by name; those of its package are in the process by then."""
+    """cuDNN would open its parts by name; those of its package are loaded by then."""
     name = "libcudnn_ops_infer.so.8"
     other = compile_library(tmp_path / "module" / name, empty_library)
     code = f"""
 import ctypes, os
 cuda.load()
-link = ctypes.cast(ctypes.CDLL({name!r})._handle, ctypes.POINTER(cuda._LinkMap)).contents
+handle = ctypes.CDLL({name!r})._handle
+link = ctypes.cast(handle, ctypes.POINTER(cuda._LinkMap)).contents
 print(json.dumps(os.fsdecode(link.name)))"""
     assert str(packages) in ask(code, f"{other.parent}:{driver_folder}", packages)
 
@@ -350,7 +359,8 @@ def test_both_wheels_are_a_mixture(nothing_installed):
     register(nothing_installed, "mxnet-cu112")
     with pytest.raises(
         ImportError,
-        match=r"mxnet and mxnet-cu112 are both installed, over one another.*Remove .venv.*pip uninstall -y mxnet mxnet-cu112",
+        match=r"mxnet and mxnet-cu112 are both installed, over one another.*"
+        r"Remove .venv.*pip uninstall -y mxnet mxnet-cu112",
     ):
         cuda.installed_wheel()
 
@@ -359,7 +369,8 @@ def test_a_wheel_whose_library_went_with_the_other_is_said(nothing_installed):
     register(nothing_installed, "mxnet-cu112")
     with pytest.raises(
         ImportError,
-        match=r"mxnet-cu112 is installed, but its libmxnet.so is gone.*--force-reinstall --no-deps mxnet-cu112==1.9.1",
+        match=r"mxnet-cu112 is installed, but its libmxnet.so is gone.*"
+        r"--force-reinstall --no-deps mxnet-cu112==1.9.1",
     ):
         cuda.installed_wheel()
 
