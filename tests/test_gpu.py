@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 def compare_with_cpu(device, folder):
-    """Take one step on the CPU and on a device from the same weights, and compare loss, logits and gradients."""
+    """Step on the CPU and on a device from one start; compare all that comes out."""
     found, weights = [], None
     for devices in ([mx.cpu()], [device]):
         prepared = prepare(
@@ -41,7 +41,7 @@ def compare_with_cpu(device, folder):
 
 
 def train_and_resume(device, folder):
-    """Adam, dropout, clipping and checkpoints: stop after an epoch, go on, and learn."""
+    """Adam, dropout, clipping, checkpoints: stop after an epoch, go on, and learn."""
     whole = prepare(folder / "run", devices=[device], epochs=4, learning_rate=0.02)
     stop_after(whole, len(whole.train_batches) + 1)
     resumed = prepare(
