@@ -11,19 +11,11 @@ from selfatt_lib.machinery.install import LIBRARIES
 from selfatt_lib.machinery.install import _pip as pip
 
 T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 30)
-COLAB = "cython numpy pydantic safetensors pandas pyarrow scipy matplotlib seaborn joblib spacy scikit-learn pooch filelock platformdirs"
-COLAB = [*COLAB.split(), "huggingface-hub", "tqdm", "click", "packaging", "ipykernel"]
-COLAB = [
-    *COLAB,
-    "numba",
-    "threadpoolctl",
-    "pip",
-    "setuptools",
-    "graphviz",
-    "ipywidgets",
-    "selfatt",
-    "torch",
-]
+COLAB = (
+    "cython numpy pydantic safetensors pandas pyarrow scipy matplotlib seaborn joblib "
+    "spacy scikit-learn pooch filelock platformdirs huggingface-hub tqdm click numba "
+    "packaging ipykernel threadpoolctl pip setuptools graphviz ipywidgets selfatt torch"
+)
 
 
 def names(requirements):
@@ -32,10 +24,12 @@ def names(requirements):
 
 @pytest.fixture
 def colab(monkeypatch, tmp_path):
-    """A machine with what Colab has, and where no library of CUDA 11 lies; `pip` keeps what is asked of it."""
+    """A machine as Colab's, without CUDA 11; `pip` keeps what is asked of it."""
     mxnet = SimpleNamespace(locate_file=tmp_path.joinpath)
     monkeypatch.setattr(install, "distribution", lambda _: mxnet)
-    machine = SimpleNamespace(installed=dict.fromkeys(COLAB, "1.0"), driver=None)
+    machine = SimpleNamespace(
+        installed=dict.fromkeys(COLAB.split(), "1.0"), driver=None
+    )
     machine.libraries, machine.pip = {}, []
     monkeypatch.setattr(install, "_installed", lambda: machine.installed)
     monkeypatch.setattr(cuda, "find", lambda library: machine.libraries.get(library))
@@ -114,7 +108,7 @@ def test_a_wheel_that_is_there_never_gets_the_other_beside_it(driver, wheel, col
 
 
 def test_nothing_that_is_there_can_change(colab, monkeypatch):
-    """What pip may resolve is held to the installed versions; the rest comes without what it asks for, CUDA in a folder of its own."""
+    """What pip may resolve is held to the installed versions; the rest comes alone."""
     colab.driver = Driver((12, 4), (T4,))
     colab.installed = {**colab.installed, "numpy": "2.1.3"}
     asked = {}
