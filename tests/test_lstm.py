@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfatt_lib.machinery import lstm
@@ -14,7 +14,7 @@ PLACES, SIZE, UNITS = 7, 5, 4
 
 
 def outcome(on_cpu, lengths, hybridize=False, batches=1, frozen=False, twice=False):
-    """Return outputs and gradients: list of arrays. The gradient is that of a random weighing of the outputs."""
+    """Return the outputs, and the gradients of a random weighing of them: list."""
     seed_everything(1)
     layer = BiLSTM(UNITS, SIZE)
     layer.is_on_cpu = lambda: on_cpu
@@ -63,6 +63,7 @@ def test_it_computes_what_mxnets_lstm_computes(lengths, hybridize):
     check(lengths, hybridize=hybridize)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, PLACES), min_size=1, max_size=40))
 def test_of_any_lengths(lengths):
     check(lengths)
