@@ -146,7 +146,8 @@ def test_dropout_lies_between_layers_and_around_the_hidden_layer(
             lambda x, rate=block._rate: dropped.append((rate, x.shape)) or x,
         )
     model(*as_batch(REVIEWS))
-    # word vectors (B, T, 4); states between the layers (B, T, 2u); M (B, r, 2u); the hidden layer's units
+    # word vectors (B, T, 4); states between the layers (B, T, 2u); M (B, r, 2u); the
+    # hidden layer's units
     between = [(0.5, (3, 7, 10))] * (num_layers - 1)
     assert dropped == [(0.1, (3, 7, 4)), *between, (0.5, (3, 3, 10)), (0.5, (3, 8))]
 
@@ -162,7 +163,7 @@ def test_the_bilstm_reads_each_direction_within_the_review():
 
 
 def check_gradient(function, array, epsilon=1e-6):
-    """Compare the gradient of a scalar function with central differences, in double precision."""
+    """Compare a scalar function's gradient with central differences, in float64."""
     array = nd.array(array, dtype="float64")
     array.attach_grad()
     with mx.autograd.record():
@@ -206,7 +207,7 @@ def test_the_pruned_layers_gradient_is_right():
 
 
 def test_pruning_leaves_the_papers_number_of_weights():
-    """Table 4 of the paper: with r = 30, 2u = 600, p = 150, q = 10, 2.88 million weights are left of 54 million."""
+    """Table 4: r = 30, 2u = 600, p = 150, q = 10 leave 2.88 million of 54 million."""
     layer = PrunedLayer(30, 600, 150, 10)
     weights = sum(
         np.prod(p.shape)
