@@ -45,7 +45,8 @@ def problems(path):
                 )
             if output.get("name") == "stderr":
                 found.append(
-                    f"{path.name}, cell {number}: text on stderr is stored: {output.text[:80]!r}"
+                    f"{path.name}, cell {number}: text on stderr is stored: "
+                    f"{output.text[:80]!r}"
                 )
             if here := MACHINE.search(
                 json.dumps(
@@ -53,7 +54,8 @@ def problems(path):
                 )
             ):
                 found.append(
-                    f"{path.name}, cell {number}: a path of the machine is stored: {here.group()!r}"
+                    f"{path.name}, cell {number}: a path of the machine is stored: "
+                    f"{here.group()!r}"
                 )
     exempt = [
         number
@@ -67,7 +69,8 @@ def problems(path):
     ]
     if len(set(exempt)) * 10 > len(cells):
         found.append(
-            f"{path.name}: cells {exempt} of {len(cells)} are not compared; one in ten may be"
+            f"{path.name}: cells {exempt} of {len(cells)} are not compared; one in ten "
+            "may be"
         )
     return found
 
@@ -293,7 +296,8 @@ def test_papermill_trains_on_the_tutorials_kind_of_file_and_leaves_a_run(archive
     )
     assert done.returncode == 0, done.stderr
     run = archive / "runs" / "mine"
-    expected = "attention.html checkpoint.safetensors config.json metrics.json metrics.jsonl model.safetensors vocab.json"
+    expected = "attention.html checkpoint.safetensors config.json metrics.json "
+    expected += "metrics.jsonl model.safetensors vocab.json"
     assert sorted(path.name for path in run.iterdir()) == expected.split()
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["epochs"], metrics["train_size"], metrics["valid_size"]) == (
@@ -312,7 +316,10 @@ def test_papermill_trains_on_the_tutorials_kind_of_file_and_leaves_a_run(archive
         ("epochs=two", "epochs must be a whole number of at least 1; got 'two'"),
         (
             "pooling=prune",
-            "pooling='prune' needs prune_p and prune_q (for example 150 and 10); got None and None",
+            (
+                "pooling='prune' needs prune_p and prune_q (for example 150 and 10); "
+                "got None and None"
+            ),
         ),
     ],
 )
