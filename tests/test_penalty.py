@@ -16,7 +16,7 @@ def test_hops_on_tokens_of_their_own_cost_nothing():
 
 
 def test_equal_hops_cost_what_one_computes_by_hand():
-    """Two hops (½, ½, 0): AAᵀ is ½ everywhere, AAᵀ − I has four entries of ½ in size, the sum of their squares is 1."""
+    """Two hops (½, ½, 0): AAᵀ is ½ everywhere, AAᵀ − I is ±½: the squares' sum is 1."""
     attention = nd.array([[[0.5, 0.5, 0], [0.5, 0.5, 0]]])
     np.testing.assert_allclose(diversity_penalty(attention).asnumpy(), [1.0])
     # six entries of 1 off the diagonal
@@ -112,7 +112,7 @@ def test_the_weighted_losss_gradient_is_right():
 
 
 def test_class_weights_are_the_tutorials_from_such_counts():
-    """The tutorial's [3.0, 5.3, 4.0, 2.0, 1.0] are the commonest count over each count."""
+    """The tutorial's [3.0, 5.3, 4.0, 2.0, 1.0]: the commonest count over each count."""
     counts = [20_000, 11_300, 15_000, 30_000, 60_000]
     stars = np.repeat([1, 2, 3, 4, 5], counts)
     assert class_weights(stars) == [3.0, 5.3, 4.0, 2.0, 1.0]
