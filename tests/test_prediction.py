@@ -176,7 +176,8 @@ def test_a_single_string_is_refused(classifier):
 def test_a_folder_that_is_not_a_run_is_refused_with_what_it_lacks(tmp_path):
     with pytest.raises(
         FileNotFoundError,
-        match=r"is not a trained run: it has no config.json, vocab.json, model.safetensors. 'make train'",
+        match=r"is not a trained run: it has no config.json, vocab.json, "
+        r"model.safetensors. 'make train'",
     ):
         Classifier.load(tmp_path)
 
