@@ -22,7 +22,7 @@ def shown(monkeypatch):
 
 
 def outputs(metadata=None, before=""):
-    """Run a bar in a new kernel, as a front end asks with such metadata; return what it shows: list of dict."""
+    """Run a bar in a new kernel, as a front end asks; return what it shows: list."""
     manager, client = start_new_kernel(env=os.environ.copy())
     try:
         content = {"code": f"{before}\n{BAR}", "silent": False}
@@ -97,7 +97,10 @@ def jupyterlab(tmp_path):
     """The address of a JupyterLab that shows a folder."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    options = f"--no-browser --allow-root --ServerApp.port={port} --ServerApp.port_retries=0 --IdentityProvider.token="
+    options = (
+        f"--no-browser --allow-root --ServerApp.port={port} "
+        "--ServerApp.port_retries=0 --IdentityProvider.token="
+    )
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", *options.split()],
         cwd=tmp_path,
