@@ -1,4 +1,4 @@
-"""Nothing here can run code that came as data: seen in the syntax of every module and every chapter."""
+"""Nothing can run code that came as data, as the syntax of all code here shows."""
 
 import ast
 import json
@@ -48,7 +48,7 @@ def problems(source):
         return ""
 
     def look(node, looked):
-        """Note what is wrong in a node; `looked` are the lines where its function has looked at a file."""
+        """Note what is wrong in a node; `looked` are its function's looks at files."""
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             looked = []
         name = full_name(node).removeprefix("builtins.")
