@@ -188,13 +188,14 @@ def test_condas_environment_has_every_dependency_and_the_same_libraries():
         setup.re.split("[=<>]", entry)[0]
         for entry in [*project["dependencies"], *extras["dev"]]
     }
-    # conda's file makes the environment; it is not for formatting code or rewriting locks
+    # conda's file makes the environment; it is not for formatting or rewriting locks
     assert wanted - named == {"ruff", "uv"}
 
 
 def test_the_set_up_can_be_read_by_an_old_python():
-    """It has to say which Python is needed, so it may use nothing that is newer than Python 3.8."""
-    code = f"import ast; ast.parse(open({str(ROOT / 'tools' / 'setup.py')!r}).read(), feature_version=(3, 8))"
+    """It has to say which Python is needed, so it uses nothing newer than 3.8."""
+    path = str(ROOT / "tools" / "setup.py")
+    code = f"import ast; ast.parse(open({path!r}).read(), feature_version=(3, 8))"
     done = run_code(code)
     assert done.returncode == 0, done.stderr
 
