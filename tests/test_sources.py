@@ -43,7 +43,7 @@ def json_lines(path, rows=None):
 def test_a_chapter_finds_the_same_files_in_whatever_folder_it_is_opened(
     tmp_path, monkeypatch
 ):
-    """Editors open it in its own. Outside a checkout, a folder may be named book too."""
+    """Editors open it in its own; outside a checkout, others may be named book too."""
     monkeypatch.delenv("SELFATT_CHAPTERS")  # of these tests
     checkout = tmp_path / "checkout"
     for folder in ("checkout/book", "checkout/selfatt_lib", "elsewhere/book"):
@@ -164,7 +164,10 @@ def test_a_review_of_a_million_characters_is_read(form, tmp_path):
 BAD = {
     "no fields.json": (
         '{"reviews": []}',
-        "has no 'texts' and no 'labels'; it has: 'reviews'|has no 'text' and no 'stars'; it has: 'reviews'",
+        (
+            "has no 'texts' and no 'labels'; it has: 'reviews'|"
+            "has no 'text' and no 'stars'; it has: 'reviews'"
+        ),
     ),
     "no labels.json": ('{"texts": ["a"]}', "has no 'labels'; it has: 'texts'"),
     "no lists.json": ('{"texts": 5, "labels": 5}', "texts and labels must be lists"),
@@ -299,7 +302,8 @@ def test_blank_lines_and_categories_are_no_obstacle(tmp_path):
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(
         FileNotFoundError,
-        match=f"'{name}' is neither a file nor one of: review-snippets, yelp-review-full",
+        match=f"'{name}' is neither a file nor one of: review-snippets, yelp-review-"
+        "full",
     ):
         load_reviews(name)
 
@@ -364,7 +368,8 @@ def test_a_snippet_download_that_fails_is_retried_and_leaves_nothing(
         monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
         with pytest.raises(
             RuntimeError,
-            match=r"could not be fetched .*pip failed 3 times(?s:.)*DO NOT MATCH THE HASHES",
+            match=r"could not be fetched .*pip failed 3 times(?s:.)*"
+            r"DO NOT MATCH THE HASHES",
         ):
             load_reviews("review-snippets")
     assert sum(path.endswith(".tar.gz") for path in asked) == 3
@@ -381,10 +386,10 @@ def hub(table):
     }
 
     def respond(method, path, number):
-        if (
-            path
-            == f"/datasets/{sources.YELP['repo_id']}/resolve/{sources.YELP['revision']}/{sources.YELP['filename']}"
-        ):
+        repo, revision, name = map(
+            sources.YELP.get, ("repo_id", "revision", "filename")
+        )
+        if path == f"/datasets/{repo}/resolve/{revision}/{name}":
             return 200, headers, body
         return 404, {"X-Error-Code": "EntryNotFound"}, b""
 
