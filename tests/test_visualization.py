@@ -119,7 +119,7 @@ def test_the_strongest_colour_is_the_one_with_most_attention():
 
 
 def open_review(browser, tmp_path, text, tokens, width=1280, **given):
-    """Open a page of one review; return it and the paragraph of its summed attention."""
+    """Open a page of one review; return it, and the paragraph of summed attention."""
     html = attention_html([make_prediction(tokens, text, **given)])
     page, _ = open_in(browser, html, tmp_path / "page.html")
     page.set_viewport_size({"width": width, "height": 800})
@@ -256,7 +256,8 @@ def test_reviews_cannot_bring_markup_into_the_page():
         "&amp;",
     ]
     page = Page(attention_html([make_prediction(hostile)], title="<b>&"))
-    ours = "html head meta title body header h1 style div article h2 p mark details summary span"
+    ours = "html head meta title body header h1 style div article h2 p mark details "
+    ours += "summary span"
     assert {tag for tag, _ in page.tags} <= {*ours.split()}
     for token in hostile:
         assert token in page.text
