@@ -70,7 +70,7 @@ def run(run_dir, *occasion):
 
 
 def epochs_kept(checkpoint):
-    """Return how many epochs a checkpoint holds; raise ValueError if it is not whole."""
+    """Return how many epochs a checkpoint holds; ValueError if it is not whole."""
     try:
         return int(load_file(checkpoint).get("epoch", [0])[0])
     except SafetensorError as error:
