@@ -2,7 +2,8 @@
 
 `make notebooks` stores the chapters' outputs this way; for pytest, conftest.py does the
 same. Float32 sums depend on the order in which a processor's own routines add; over a
-whole training that shows in the third digit. So all use one's routines, and two threads.
+whole training that shows in the third digit. So all use one processor's routines, and
+two threads.
 """
 
 import os
