@@ -43,10 +43,7 @@ def main(most_bytes, chunk, *columns):
 
 
 def plain(field):
-    """Return the field without what a writer has made of its type.
-
-    So a value counts, and is held, as often as it occurs.
-    """
+    """Return the field of plain values: each counts, and is held, as often as it is."""
     kind = field.type
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
