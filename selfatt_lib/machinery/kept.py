@@ -1,7 +1,6 @@
 """Tokenized corpora on disk, for the next run on the same reviews.
 
-A file that is damaged, or a folder that cannot be written to, costs time and nothing
-else.
+A file that is damaged, or a folder that cannot be written to, costs time only.
 """
 
 import hashlib
@@ -18,10 +17,7 @@ KEPT_BYTES = 2_000_000_000  # of all corpora; those used longest ago go first
 
 
 def path_of(texts, *settings):
-    """Return the path of the file of these very texts, tokenized with these settings.
-
-    Its name is a hash of all that the tokens depend on.
-    """
+    """Return where these very texts, tokenized with these settings, are kept."""
     digest = hashlib.sha256(repr((spacy.__version__, *settings)).encode())
     for text in texts:
         text = text.encode()
