@@ -13,12 +13,9 @@ rules = _english.rules  # the special cases
 
 
 def with_cases(cases):
-    """Return the English tokenizer with these special cases.
-
-    Its vocabulary finds out nothing about a word but its letters.
-    """
+    """Return the English tokenizer with these special cases."""
     return Tokenizer(
-        Vocab(),
+        Vocab(),  # finds out nothing about a word but its letters
         rules=cases,
         prefix_search=_english.prefix_search,
         suffix_search=_english.suffix_search,
