@@ -6,10 +6,7 @@ import threading
 
 
 def _notebook_is_open():
-    """Whether this is the kernel of a notebook in an editor.
-
-    Papermill, nbval and `jupyter execute` run one as well, and show no widgets.
-    """
+    """Tell whether an editor shows this notebook: papermill, nbval show no widgets."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     # tqdm's widgets do not heed TQDM_DISABLE
