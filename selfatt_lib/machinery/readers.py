@@ -1,7 +1,7 @@
 """Files of reviews, in the forms that `load_reviews` lists, as tables.
 
-A file may come from anybody: it is read in chunks, within limits, and no code in it is
-run.
+A file may come from anybody: it is read in chunks and within limits, and no code in it
+is run.
 """
 
 import codecs
@@ -40,10 +40,7 @@ csv.field_size_limit(LONGEST_ROW)  # it would be 131,072
 
 
 def read_file(path):
-    """Yield ``(table of text and stars as they are, share of the file read so far)``.
-
-    The path names a file; its name's end tells the form.
-    """
+    """Yield tables of text and stars as they are, and the share of the file read."""
     readers = {
         ".json": _read_json,
         ".jsonl": _read_json,
@@ -74,10 +71,7 @@ def read_file(path):
 
 @contextmanager
 def _refusing(message):
-    """Refuse the file for whatever a parser of bytes raises.
-
-    Arrow and zipfile each raise a dozen types, not all of them documented.
-    """
+    """Refuse a file for whatever Arrow or zipfile raises: a dozen types each."""
     try:
         yield
     except Exception as error:
@@ -89,10 +83,7 @@ def _most_unpacked(path):
 
 
 def _open_member(stream, path, packed):
-    """Return the only file in a zip archive: a stream, its name, its size.
-
-    The stream ends where the archive says that the file does.
-    """
+    """Return the only file in a zip archive: a stream, its name, its size."""
     damaged = f"{path} is not a whole zip archive; get it again"
     with _refusing(damaged):
         archive = zipfile.ZipFile(stream)
@@ -117,7 +108,7 @@ def _open_member(stream, path, packed):
                 f"{path}: {member.filename!r} in it {reason}. "
                 "Unpack it and name the file."
             )
-    with _refusing(damaged):
+    with _refusing(damaged):  # the stream ends where the archive says
         unpacked = io.BufferedReader(archive.open(member))
     return unpacked, member.filename, size
 
@@ -191,10 +182,7 @@ def _parse(content, path, number, most):
 
 
 def _unique(pairs):
-    """Return an object of JSON as a dict, unless it has a key twice.
-
-    Nobody knows which of the values is meant.
-    """
+    """Return a JSON object as a dict; with a key twice, nobody knows what is meant."""
     found = dict(pairs)
     if len(found) < len(pairs):
         [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
@@ -252,10 +240,7 @@ def _csv_rows(text, path):
 
 
 def read_parquet(stream, path, total, columns=NEEDED):
-    """Have another process decode it.
-
-    That one's memory has a limit, and it may crash.
-    """
+    """Have another process decode it, whose memory has a limit, and which may crash."""
     unreadable = f"{path} cannot be read as Parquet"
     command = [sys.executable, "-P", parquet.__file__]
     command += map(str, [_most_unpacked(path), CHUNK, *columns])
@@ -285,17 +270,12 @@ def _last_words(errors, status):
         return "it takes too long to decode"
     errors.seek(0)
     said = errors.read(500).decode(errors="replace").strip() or "the decoder was killed"
-    return "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in said
-    )
+    # one line, and nothing that a terminal would obey
+    return "".join(char if char.isprintable() else "\ufffd" for char in said)
 
 
 def _read_zipped_parquet(stream, path, total):
-    """Unpack it first.
-
-    It is not read from front to back, and to go back in an archive is to unpack it
-    anew.
-    """
+    """Unpack it first: it is not read from front to back, as an archive can be."""
     with tempfile.TemporaryFile() as file:  # without a name: gone with the process
         shutil.copyfileobj(stream, file)
         file.flush()
@@ -308,12 +288,8 @@ def _in_chunks(reviews, stream, total):
 
 
 def _frame(texts, stars):
-    return pd.DataFrame(
-        {
-            "text": pd.Series(texts, dtype=object),
-            "stars": pd.Series(stars, dtype=object),
-        }
-    )
+    columns = zip(NEEDED, (texts, stars))
+    return pd.DataFrame({name: pd.Series(each, dtype=object) for name, each in columns})
 
 
 def _require(found, expected, where):
