@@ -179,10 +179,7 @@ def _open_dataset(dataset):
 
 
 def _sample(chunks, size, rng):
-    """Keep `size` reviews of a stream, each as likely as any other.
-
-    They are those that drew the smallest random numbers.
-    """
+    """Keep `size` reviews of a stream: those that drew the smallest random numbers."""
     kept, held, blank = [], 0, 0
     bar_format = "{l_bar}{bar}| {elapsed}<{remaining}"
     with tqdm(
@@ -212,10 +209,7 @@ def _read_file(path):
 
 
 def _checked(chunks, where):
-    """Number the reviews of all chunks, and refuse the first that is wrong.
-
-    Its text is no string or not Unicode, or its stars are not 1, 2, 3, 4 or 5.
-    """
+    """Number the reviews of all chunks; refuse the first with wrong text or stars."""
     first_row = 1
     for chunk, share in chunks:
         texts, given = (chunk[name].astype(object) for name in readers.NEEDED)
@@ -227,26 +221,17 @@ def _checked(chunks, where):
             for star in given
         ]
         stars = pd.to_numeric(pd.Series(written, given.index, object), errors="coerce")
-        for values, wrong, expected in (
-            (
-                given,
-                ~stars.isin(range(1, 6)),
-                "stars must be a whole number from 1 to 5",
-            ),
-            (
-                texts,
-                texts.map(lambda text: not isinstance(text, str)),
-                "text must be a string",
-            ),
-            (
-                texts,
-                texts.map(lambda text: isinstance(text, str) and not is_unicode(text)),
-                "text must be valid Unicode, in UTF-8",
-            ),
+        is_star = stars.isin(range(1, 6))
+        is_text = texts.map(lambda text: isinstance(text, str))
+        is_valid = texts.map(lambda text: not isinstance(text, str) or is_unicode(text))
+        for expected, values, right in (
+            ("stars must be a whole number from 1 to 5", given, is_star),
+            ("text must be a string", texts, is_text),
+            ("text must be valid Unicode, in UTF-8", texts, is_valid),
         ):
-            wrong = wrong.to_numpy(bool)
-            if wrong.any():
-                row = int(wrong.argmax())
+            right = right.to_numpy(bool)
+            if not right.all():
+                row = int(right.argmin())
                 raise ValueError(
                     f"{where}: row {first_row + row}: {expected}; "
                     f"got {reprlib.repr(values.iloc[row])}"
