@@ -215,12 +215,12 @@ class Classifier:
         forward = self._forward
         if len(texts) > TEXTS_WORTH_AN_ENGINE and find_spec("mxnet"):
             forward = self._engine or self._start_engine()
-        known = np.array([word in self.vocab for word in tokenized.words])
+        known = np.array([word in self.vocab for word in tokenized.words])  # (words,)
         batches = Batches(tokenized, np.ones(len(texts)), self.vocab, batch_size)
 
         def compute(numbers):
-            tokens, valid_length, _ = batches.assemble(numbers)
-            return forward(tokens, valid_length)
+            tokens, valid_length, _ = batches.assemble(numbers)  # (B, T) and (B,)
+            return forward(tokens, valid_length)  # (B, 5) and (B, r, T)
 
         outcomes = in_threads(compute, batches.in_order)
         predictions = [None] * len(texts)
@@ -230,7 +230,7 @@ class Classifier:
                     "the model's numbers overflow: its weights are too large. Copy the "
                     "run again, or train it anew."
                 )
-            probabilities = reference.softmax(logits)
+            probabilities = reference.softmax(logits)  # (B, 5)
             for row, number in enumerate(numbers):
                 ids = tokenized[number]
                 words = [tokenized.words[i] for i in ids]
@@ -240,7 +240,7 @@ class Classifier:
                     probabilities=probabilities[row],
                     tokens=words,
                     known=known[ids],
-                    attention=attention[row, :, : len(ids)],
+                    attention=attention[row, :, : len(ids)],  # (r, n)
                     clipped=_is_clipped(texts[number], words, self.max_tokens),
                 )
         return predictions
