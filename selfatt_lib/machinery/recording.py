@@ -16,11 +16,11 @@ SECONDS_PER_SAVING = 600  # so often a long epoch is saved before its end
 TALLIED = ("loss", "stars", "logits")
 
 
-def in_background(batches, ahead=2):
+def in_background(batches):
     """Yield batches, of which a thread makes the next two in advance."""
     batches = iter(batches)
     with ThreadPoolExecutor(1) as thread:
-        waiting = deque(thread.submit(next, batches, None) for _ in range(ahead))
+        waiting = deque(thread.submit(next, batches, None) for _ in range(2))
         while (batch := waiting.popleft().result()) is not None:
             waiting.append(thread.submit(next, batches, None))
             yield batch
