@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfatt_lib.config import ModelSettings, PenaltyForm, TrainingConfig
+from selfatt_lib.config import Embedding, ModelSettings, PenaltyForm, TrainingConfig
+from selfatt_lib.data.vectors import GLOVE_SIZES
 from selfatt_lib.model import SelfAttentiveBiLSTM
 from selfatt_lib.penalty import FORMS
 
@@ -150,6 +151,10 @@ def test_the_forms_of_the_penalty_are_those_of_the_objective():
     for form in FORMS:
         assert TrainingConfig(penalty_form=form).penalty_form == form
     assert PenaltyForm.__args__ == FORMS
+
+
+def test_the_embeddings_are_those_that_can_be_loaded():
+    assert Embedding.__args__ == tuple(GLOVE_SIZES)
 
 
 def test_the_model_takes_all_settings_and_no_others():
