@@ -16,9 +16,13 @@ from pydantic import (
     model_validator,
 )
 
-Whole = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
+LARGEST = 2**31 - 1
+Whole = Annotated[
+    int, Field(ge=1, le=LARGEST, description="a whole number of at least 1")
+]
 WholeOrNone = Annotated[
-    int | None, Field(ge=1, description="a whole number of at least 1 or None")
+    int | None,
+    Field(ge=1, le=LARGEST, description="a whole number of at least 1 or None"),
 ]
 Layers = Annotated[int, Field(ge=1, le=100, description="a whole number from 1 to 100")]
 Seed = Annotated[
@@ -49,6 +53,31 @@ Pooling = Literal["flatten", "mean", "prune"]
 PenaltyForm = Literal["squared", "norm", "mean_squared"]
 
 
+WORDS = {"true": True, "false": False, "null": None, "none": None}
+
+
+def meant(value, kind):
+    """Return the plain value that YAML's, a shell's, NumPy's or pathlib's stands for.
+
+    What cannot be understood is returned as it is; `kind` is the parameter's type.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, str) and kind is not str:
+        text = value.strip()
+        with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            # 1e-3 is a text to YAML, null to papermill
+            value = WORDS.get(text.lower(), text)
+            value = ast.literal_eval(text) if value is text else value
+    if isinstance(value, list | tuple):
+        value = [meant(each, kind) for each in value]
+    if isinstance(value, float) and value.is_integer() and kind in (int, int | None):
+        value = int(value)
+    return value
+
+
 class Settings(BaseModel):
     """Values of the right kind only, which cannot be changed."""
 
@@ -56,7 +85,7 @@ class Settings(BaseModel):
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False
     )
 
-    def __init__(self, **given):
+    def __init__(self, /, **given):
         try:
             super().__init__(**given)
         except ValidationError as error:
@@ -76,8 +105,16 @@ class Settings(BaseModel):
         expected = field.description
         if choices := getattr(field.annotation, "__args__", ()):
             expected = expected or f"one of {', '.join(map(repr, choices))}"
-        value = meant(given[name], field.annotation)
-        return f"{name} must be {expected or error['msg']}; got {value!r:.200}"
+        if error.get("ctx", {}).get("le") == LARGEST:
+            expected += f", and of at most {LARGEST}"
+        value = cls._meant(given[name], field.annotation)
+        if expected is None:
+            return f"{name}: {error['msg']}; got {value!r:.200}"
+        return f"{name} must be {expected}; got {value!r:.200}"
+
+    @staticmethod
+    def _meant(value, kind):
+        return value
 
 
 class ModelSettings(Settings):
@@ -168,7 +205,9 @@ class TrainingConfig(Settings):
     run_dir: Text = "runs/quick"
     resume: Flag = False  # go on with the run that lies there
 
-    def __init__(self, **given):
+    _meant = staticmethod(meant)
+
+    def __init__(self, /, **given):
         for name in given:
             if name not in type(self).model_fields:
                 raise unknown_parameter(name)
@@ -222,31 +261,6 @@ class TrainingConfig(Settings):
         return ModelSettings(
             **{name: values[name] for name in ModelSettings.model_fields}
         )
-
-
-WORDS = {"true": True, "false": False, "null": None, "none": None}
-
-
-def meant(value, kind):
-    """Return the plain value that YAML's, a shell's, NumPy's or pathlib's stands for.
-
-    What cannot be understood is returned as it is; `kind` is the parameter's type.
-    """
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, str) and kind is not str:
-        text = value.strip()
-        with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            # 1e-3 is a text to YAML, null to papermill
-            value = WORDS.get(text.lower(), text)
-            value = ast.literal_eval(text) if value is text else value
-    if isinstance(value, list | tuple):
-        value = [meant(each, kind) for each in value]
-    if isinstance(value, float) and value.is_integer() and kind in (int, int | None):
-        value = int(value)
-    return value
 
 
 def unknown_parameter(name):

@@ -1,5 +1,6 @@
 """Use a trained run: texts in, stars and attention out."""
 
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -10,8 +11,8 @@ from selfatt_lib.data.batches import Batches
 from selfatt_lib.data.tokens import TokenizedTexts, is_unicode, tokenize_all
 from selfatt_lib.data.vocabulary import Vocabulary
 from selfatt_lib.machinery.places import locate
-from selfatt_lib.machinery.threads import in_threads, one_thread_for_blas
-from selfatt_lib.run import read_run
+from selfatt_lib.machinery.threads import importing, in_threads, one_thread_for_blas
+from selfatt_lib.run import OtherEdition, read_run
 
 # NumPy predicts fewer in the time that an engine takes to start
 TEXTS_WORTH_AN_ENGINE = 10_000
@@ -51,6 +52,9 @@ class Prediction:
 
 class Classifier:
     """A trained model with its vocabulary. Threads and forked processes may share it.
+
+    Batches are computed in threads. NumPy's and SciPy's own, in BLAS, are switched off
+    in this process, since they would only wait.
 
     It computes with `reference.forward`; more than 10 000 texts, or any on a GPU that
     was asked for by name, with an engine.
@@ -108,6 +112,10 @@ class Classifier:
             raise FileNotFoundError(
                 f"{str(run_dir)!r} is not a trained run: {error}. 'make train' makes "
                 "one in runs/quick."
+            ) from None
+        except OtherEdition as error:
+            raise ValueError(
+                f"the run in {str(run_dir)!r} cannot be used: {error}. Train it anew."
             ) from None
         except ValueError as error:
             raise ValueError(
@@ -214,7 +222,10 @@ class Classifier:
             return []
         forward = self._forward
         if len(texts) > TEXTS_WORTH_AN_ENGINE and find_spec("mxnet"):
-            forward = self._engine or self._start_engine()
+            try:
+                forward = self._start_engine()
+            except ImportError as error:
+                warnings.warn(f"NumPy predicts: {error}", stacklevel=3)
         known = np.array([word in self.vocab for word in tokenized.words])  # (words,)
         batches = Batches(tokenized, np.ones(len(texts)), self.vocab, batch_size)
 
@@ -246,9 +257,10 @@ class Classifier:
         return predictions
 
     def _start_engine(self):
-        from selfatt_lib.engines.mxnet import predictor
-
-        self._engine = predictor(self.settings, self.weights, self.device)
+        with importing():
+            from selfatt_lib.engines.mxnet import predictor
+        if self._engine is None:
+            self._engine = predictor(self.settings, self.weights, self.device)
         return self._engine
 
     def _numpy(self, tokens, valid_length):

@@ -30,16 +30,13 @@ from selfatt_lib.machinery.files import (
     write_text,
 )
 from selfatt_lib.machinery.places import locate, take
+from selfatt_lib.machinery.recording import check_counts
 from selfatt_lib.reference import weight_shapes
 
 FORMAT = 2  # of the run directory; the book's first edition kept MXNet's own files
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 FILES = {"config.json", "vocab.json", "metrics.jsonl", "metrics.json", MODEL}
 FILES |= {CHECKPOINT, "attention.html", "training.ipynb"}
-
-# What a checkpoint has beside weights and moments, and has in the middle of an epoch
-COUNTED = ("epoch", "step")
-PROGRESS = ("batches", "seconds", "tally:loss", "tally:stars", "tally:logits")
 
 # What does not count when runs are compared, and what may change when one goes on
 NOT_COMPARED = {"resume", "run_dir", "device", "tfidf"}
@@ -61,6 +58,10 @@ class RunSettings(Settings):
     run: str
 
 
+class OtherEdition(ValueError):
+    """A run is of another edition of the book, which kept its files otherwise."""
+
+
 def read_run(folder):
     """Read a trained run: its RunSettings, its words (list of str) and its weights.
 
@@ -80,14 +81,20 @@ def read_settings(folder):
     path = folder / "config.json"
     content = read_json(path)
     if "training" in content and content.get("format") != FORMAT:
-        raise ValueError(
+        raise OtherEdition(
             f"{path}: it is of another edition of the book, which kept its files "
             f"otherwise (this one reads format {FORMAT})"
         )
     try:
-        return RunSettings(**content)
+        settings = RunSettings(**content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    # nothing is left out, and nothing is meant otherwise than it is written
+    if json.dumps(content, sort_keys=True) != json.dumps(
+        settings.model_dump(), sort_keys=True
+    ):
+        raise ValueError(f"{path}: its settings are not as this library writes them")
+    return settings
 
 
 def read_words(folder, settings):
@@ -203,15 +210,16 @@ class RunDirectory:
         return (self.path / "config.json").is_file()
 
     def _saved_settings(self):
-        with self._damaged():
+        with self._damaged(". Start it anew with resume=False."):
             return read_settings(self.path)
 
     @contextmanager
-    def _damaged(self, advice=""):
+    def _damaged(self, advice):
         try:
             yield
         except ValueError as error:
-            raise ValueError(f"the run cannot be used: {error}{advice}") from None
+            said = f"the run cannot be used: {error}{advice}"
+            raise type(error)(said) from None
 
     def _differences(self):
         then = self._saved_settings().training
@@ -232,12 +240,12 @@ class RunDirectory:
 
     def is_finished(self):
         """Tell whether a finished run of these very parameters lies there."""
-        return (
-            self._is_run()
-            and (self.path / "metrics.json").is_file()
-            and not self._differences()
-            and not self._is_extended()
-        )
+        if not (self._is_run() and (self.path / "metrics.json").is_file()):
+            return False
+        try:
+            return not (self._differences() or self._is_extended())
+        except OtherEdition:
+            return False
 
     def history(self):
         """Return the epochs so far: list of dict."""
@@ -361,10 +369,7 @@ class RunDirectory:
             return [], {}
         with self._damaged(". Start the run anew with resume=False."):
             checkpoint = read_arrays(path, run=self.settings.run)
-            in_an_epoch = "batches" in checkpoint
-            for name in COUNTED + PROGRESS * in_an_epoch:
-                if name not in checkpoint or not checkpoint[name].size:
-                    raise ValueError(f"{path}: it has no {name!r}")
+            check_counts(path, checkpoint)
         done = int(checkpoint["epoch"][0])
         history = self.history()[:done]
         if len(history) < done or (done and not (self.path / MODEL).exists()):

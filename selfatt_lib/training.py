@@ -182,7 +182,8 @@ def evaluate(engine, batches):
 def decayed_rate(config, epoch):
     """Return Adam's learning rate: times 0.9 every second epoch, as in the tutorial."""
     rate = config.learning_rate * 0.9 ** ((epoch - 1) // 2)
-    return max(rate, 1e-30)  # MXNet takes none that float32 has not
+    # below that, float32 has no number for it
+    return max(rate, min(config.learning_rate, 1e-30))
 
 
 def epoch_seed(seed, epoch):
@@ -226,8 +227,9 @@ def fit(config, corpus=None):
         The content of ``metrics.json``.
     """
     run = RunDirectory(config)
+    devices = engines.devices(config.device)  # before the work, if there is none
     corpus = corpus or prepare(config)
-    engine = build_engine(config, corpus)
+    engine = build_engine(config, corpus, devices)
     run.begin(corpus)
     history = train(run, engine, corpus.train_batches, corpus.valid_batches)
     _, stars, predictions = evaluate(engine, corpus.valid_batches)

@@ -276,6 +276,8 @@ def change(path, **settings):
         ("params", {}),
         ("max_tokens", 0),
         ("max_tokens", 5.5),
+        ("max_tokens", 10**20),
+        ("vocab_size", "4"),
         ("lower", None),
     ],
 )
@@ -294,7 +296,7 @@ def test_a_run_without_its_settings_is_refused(part, run):
             Classifier.load(run)
 
 
-@pytest.mark.parametrize("size", [3, 2**31 - 1, 10**300])
+@pytest.mark.parametrize("size", [3, 2**31 - 1])
 @pytest.mark.parametrize("name", [name for name in MODEL if name.endswith("_size")])
 def test_a_size_that_the_other_files_do_not_have_is_refused(name, size, run):
     change(run, **{name: size})
@@ -500,6 +502,36 @@ def test_no_tokens_give_no_predictions(classifier):
     assert classifier.predict_tokens([]) == []
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_tokens": "5"}, {"max_tokens": 5.0}, {"lower": "true"}, {"seed": None}],
+)
+def test_settings_are_as_the_library_writes_them(settings, run):
+    """What is meant by a text, or left out, is for parameters only."""
+    config = json.loads((run / "config.json").read_text())
+    config["training"] |= settings
+    if settings == {"seed": None}:
+        del config["training"]["seed"]
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config.json: its settings are not as this"):
+        Classifier.load(run)
+
+
+@pytest.mark.parametrize("part", [None, "training", "model"])
+def test_a_setting_of_any_name_is_refused_by_it(part, run):
+    config = json.loads((run / "config.json").read_text())
+    (config[part] if part else config)["self"] = 1
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config.json: there is no \w+ 'self'"):
+        Classifier.load(run)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, "x", 2.5])
+def test_a_batch_of_no_text_is_refused(batch_size, classifier):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at le"):
+        classifier.predict(["good", "bad"], batch_size=batch_size)
+
+
 # What computes
 
 
@@ -534,6 +566,17 @@ def test_a_device_that_is_no_cpu_is_an_engines_and_asked_for_at_once(trained):
         Classifier.load(trained.run.path, "tpu")
     with pytest.raises(RuntimeError, match="gpu:0 cannot be used"):
         Classifier.load(trained.run.path, "gpu")
+
+
+def test_numpy_predicts_what_a_broken_engine_cannot(trained, monkeypatch):
+    def broken(*_):
+        raise ImportError("libmxnet.so does not load")
+
+    monkeypatch.setattr(mxnet, "predictor", broken)
+    monkeypatch.setattr(module, "TEXTS_WORTH_AN_ENGINE", 1)
+    classifier = Classifier.load(trained.run.path)
+    with pytest.warns(UserWarning, match="NumPy predicts: libmxnet.so does not load"):
+        assert len(classifier.predict(["good", "bad"])) == 2
 
 
 NOT_NEEDED = ("mxnet", "gluonnlp", "pandas", "sklearn", "pyarrow", "torch", "numba")

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -194,3 +196,30 @@ def fork_and_ask():
 
 def test_a_fork_leaves_the_parents_choice_of_threads_alone():
     in_a_process(fork_and_ask)
+
+
+FORK = """
+import os, sys, threading, time
+from selfatt_lib import prediction
+from selfatt_lib.prediction import Classifier
+
+prediction.TEXTS_WORTH_AN_ENGINE = 0
+classifier = Classifier.load(sys.argv[1])
+thread = threading.Thread(target=classifier.predict, args=(["a film"] * 50,))
+thread.start()
+while thread.is_alive():  # MXNet is imported meanwhile
+    child = os.fork()
+    if not child:
+        os._exit(len(classifier.predict(["a film", "good"])) != 2)
+    assert os.waitpid(child, 0)[1] == 0
+    time.sleep(0.05)
+thread.join()
+print("done")
+"""
+
+
+def test_a_process_may_be_forked_while_it_starts_an_engine(trained):
+    command = [sys.executable, "-c", FORK, trained.run.path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    assert done.stdout == "done\n", done.stderr
+    assert done.stderr == ""

@@ -211,6 +211,16 @@ def test_a_finished_run_is_free_for_others_while_its_notebook_stays_open(tmp_pat
             "it has no 'seconds'. Start the run anew",
         ),
         (
+            "checkpoint.safetensors",
+            lambda path: alter(path, lambda a: a | {"epoch": np.array([np.nan])}),
+            r"'epoch' cannot be \[nan\]\. Start the run anew",
+        ),
+        (
+            "checkpoint.safetensors",
+            lambda path: alter(path, lambda a: a | {"step": -a["step"]}),
+            r"'step' cannot be \[-\d+\]\. Start the run anew",
+        ),
+        (
             "metrics.jsonl",
             lambda path: path.write_text("{"),
             "is damaged: (?s:.*)Start the run anew",
@@ -287,8 +297,9 @@ def test_a_run_of_another_edition_is_neither_resumed_nor_loaded(tmp_path):
         prepare(tmp_path / "run", make_reviews(80), **parameters, resume=True)
     with pytest.raises(ValueError, match=sentence):
         Classifier.load(tmp_path / "run")
-    # begun anew, it is moved aside as any other
-    fit(prepare(tmp_path / "run", make_reviews(80), **parameters))
+    again = prepare(tmp_path / "run", make_reviews(80), **parameters)
+    assert not again.run.is_finished()
+    fit(again)
     assert "format" not in json.loads((tmp_path / "run.1" / path.name).read_text())
 
 

@@ -76,7 +76,8 @@ class Batches:
     Raises
     ------
     ValueError
-        A review has no word (with its place).
+        A review has no word (with its place), or `batch_size` or `num_buckets` is no
+        whole number of at least 1.
     """
 
     def __init__(
@@ -97,6 +98,11 @@ class Batches:
                 f"review {place} of {len(self.lengths)} has no word; "
                 "leave such reviews out, as load_reviews does"
             )
+        for name, value in (("batch_size", batch_size), ("num_buckets", num_buckets)):
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(
+                    f"{name} must be a whole number of at least 1; got {value!r}"
+                )
         self.bucketing = batch_size, num_buckets, bucket_ratio
         self.in_order = bucket_sampler(self.lengths, *self.bucketing)
 

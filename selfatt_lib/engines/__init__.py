@@ -20,9 +20,20 @@ Where the memory does not suffice, it raises MemoryError.
 valid_length)`` to logits (B, C) and attention (B, r, T).
 """
 
+from selfatt_lib.machinery.threads import importing
+
 
 def build(config, vectors, class_weights=None, devices=None):
     """Return the engine for a run, with weights drawn from its seed."""
-    from selfatt_lib.engines.mxnet import Engine
+    with importing():
+        from selfatt_lib.engines.mxnet import Engine
 
     return Engine(config, vectors, class_weights, devices)
+
+
+def devices(name="auto"):
+    """Return what a run computes on: as `machinery.runtime.choose_devices` says."""
+    with importing():
+        from selfatt_lib.machinery.runtime import choose_devices
+
+    return choose_devices(name)

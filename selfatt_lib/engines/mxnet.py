@@ -17,6 +17,23 @@ from selfatt_lib.penalty import WeightedSoftmaxCE, diversity_penalty
 nd, gluon = mx.nd, mx.gluon
 
 
+OUT_OF_MEMORY = ("out of memory", "failed to allocate", "alloc_failed")
+
+
+@contextmanager
+def computing(devices):
+    """Let no process be forked meanwhile; say MXNet's words on memory in ours."""
+    try:
+        with mxnet_lock:
+            yield
+    except mx.MXNetError as error:
+        said = str(error).lower()
+        if any(words in said for words in OUT_OF_MEMORY):
+            named = ", ".join(map(str, devices))
+            raise MemoryError(f"the memory of {named} does not suffice") from error
+        raise
+
+
 class Engine:
     """The model with its objective and its optimizer; see `engines`.
 
@@ -35,7 +52,7 @@ class Engine:
     def __init__(self, config, vectors, class_weights=None, devices=None):
         self.config = config
         self.devices = list(devices or choose_devices(config.device))
-        with mxnet_lock:
+        with self.computing():
             self.seed(config.seed)
             choose_threads(config.hidden_size)
             settings = config.model_settings(*vectors.shape)
@@ -126,20 +143,9 @@ class Engine:
             for device, part in zip(self.devices, parts)
         ]
 
-    @contextmanager
     def computing(self):
-        """Let no process be forked meanwhile; say MXNet's words on memory in ours."""
-        try:
-            with mxnet_lock:
-                yield
-        except mx.MXNetError as error:
-            said = str(error).lower()
-            if any(words in said for words in OUT_OF_MEMORY):
-                devices = ", ".join(map(str, self.devices))
-                raise MemoryError(
-                    f"the memory of {devices} does not suffice"
-                ) from error
-            raise
+        """Return the context in which this engine's devices compute."""
+        return computing(self.devices)
 
     def seed(self, seed):
         """Seed MXNet's random generators, on every device."""
@@ -214,7 +220,6 @@ class Engine:
 
 
 MOMENTS = ("mean", "variance")
-OUT_OF_MEMORY = ("out of memory", "failed to allocate", "alloc_failed")
 
 
 class Handle:
@@ -248,7 +253,7 @@ def predictor(settings, weights, device="auto"):
     """
     device = choose_devices(device)[0]
     choose_threads(settings.hidden_size)
-    with mxnet_lock:
+    with computing([device]):
         model = SelfAttentiveBiLSTM(**settings.model_dump())
         model.initialize(ctx=device)
         for name, parameter in model.named_parameters().items():
@@ -256,7 +261,7 @@ def predictor(settings, weights, device="auto"):
         model.hybridize()
 
     def predict(tokens, valid_length):
-        with mxnet_lock:
+        with computing([device]):
             inputs = [
                 nd.from_numpy(array).as_in_context(device)
                 for array in (tokens, valid_length)

@@ -16,6 +16,7 @@ import math
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -50,8 +51,9 @@ def _before_fork():
 
 
 def _after_fork():
-    global_compiler_lock.release()
-    mxnet_lock.release()
+    for lock in (global_compiler_lock, mxnet_lock):
+        with suppress(RuntimeError):  # registered while a fork was under way
+            lock.release()
 
 
 def _after_fork_in_child():

@@ -86,6 +86,21 @@ class Tally:
                 return number
 
 
+def check_counts(path, checkpoint):
+    """Raise ValueError unless all that a checkpoint counts is there and can be."""
+    in_an_epoch = "batches" in checkpoint
+    counted = ["epoch", "step", *["batches", "seconds"] * in_an_epoch]
+    tallied = [f"tally:{part}" for part in TALLIED] * in_an_epoch
+    for name in (*counted, *tallied):
+        if name not in checkpoint:
+            raise ValueError(f"{path}: it has no {name!r}")
+    for name in counted:
+        if checkpoint[name].shape != (1,) or not 0 <= checkpoint[name][0] < 2**53:
+            raise ValueError(f"{path}: {name!r} cannot be {checkpoint[name]}")
+    if len({checkpoint[name].shape[:1] for name in tallied}) > 1:
+        raise ValueError(f"{path}: its tallies are not of the same batches")
+
+
 class Recorder:
     """Watch over the loop: as a context, from the first epoch to the last.
 

@@ -11,6 +11,7 @@ import random
 import re
 import threading
 import warnings
+from contextlib import suppress
 
 import numpy as np
 
@@ -76,14 +77,20 @@ def _before_fork():
 
 def _after_fork():
     _tell_engine()  # its threads are new
-    mxnet_lock.release()
+    _after_fork_in_child()
+
+
+def _after_fork_in_child():
+    # MXNet's operators have one thread there
+    with suppress(RuntimeError):  # registered while a fork was under way
+        mxnet_lock.release()
 
 
 choose_threads()
 os.register_at_fork(
     before=_before_fork,
     after_in_parent=_after_fork,
-    after_in_child=mxnet_lock.release,  # MXNet's operators have one thread there
+    after_in_child=_after_fork_in_child,
 )
 
 

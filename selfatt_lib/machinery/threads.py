@@ -1,18 +1,50 @@
 """How many threads compute, and what they must not be forked in the middle of."""
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor  # its lock is registered before ours
+from contextlib import contextmanager, suppress
 from functools import cache
 from threading import RLock
+
+
+def hold_at_fork(lock):
+    """Have every fork hold a lock, so that no child finds it held by another thread."""
+
+    def release():
+        with suppress(RuntimeError):  # registered while a fork was under way
+            lock.release()
+
+    os.register_at_fork(
+        before=lock.acquire, after_in_parent=release, after_in_child=release
+    )
+
 
 # Held while a module is imported that may be imported in a thread: a process forked
 # meanwhile would wait for that import for ever.
 no_fork = RLock()
-os.register_at_fork(
-    before=no_fork.acquire,
-    after_in_parent=no_fork.release,
-    after_in_child=no_fork.release,
-)
+_under_way = []  # forks, from their wish on
+
+
+def _after_fork():
+    _under_way.clear()
+
+
+os.register_at_fork(after_in_parent=_after_fork, after_in_child=_after_fork)
+hold_at_fork(no_fork)
+os.register_at_fork(before=lambda: _under_way.append(1))  # runs before it waits
+
+
+@contextmanager
+def importing():
+    """Let no process be forked in an import, and those that waited go first.
+
+    Such a fork knows nothing of the locks that the imported module holds at forks.
+    """
+    with no_fork:
+        yield
+    while _under_way:
+        time.sleep(0.001)
 
 
 @cache

@@ -1,6 +1,5 @@
 """Many texts through spaCy's tokenizer at once, each word once: for `data.tokens`."""
 
-import os
 from functools import cache, lru_cache
 from itertools import pairwise, product
 from threading import RLock
@@ -8,7 +7,7 @@ from threading import RLock
 import numpy as np
 
 from selfatt_lib.machinery.english import LONGEST_WORD, rules, tokenizer, with_cases
-from selfatt_lib.machinery.threads import no_fork
+from selfatt_lib.machinery.threads import hold_at_fork, no_fork
 
 DISTINCT_WORDS = 500_000  # words whose tokens are remembered
 
@@ -108,11 +107,7 @@ class _Words(dict):
 
 _WORDS = {lower: _Words(lower) for lower in (True, False)}
 for _words in _WORDS.values():  # a forked process gets them whole, and unlocked
-    os.register_at_fork(
-        before=_words.lock.acquire,
-        after_in_parent=_words.lock.release,
-        after_in_child=_words.lock.release,
-    )
+    hold_at_fork(_words.lock)
 
 
 @cache
