@@ -38,7 +38,7 @@ class Setting:
         rng = np.random.default_rng(seed)
         return {
             name: rng.normal(0, shape[-1] ** -0.5, shape).astype(np.float32)
-            for name, shape in weight_shapes(**self.model.model_dump()).items()
+            for name, shape in weight_shapes(self.model.model_dump()).items()
         }
 
     def batch(self, seed=1):

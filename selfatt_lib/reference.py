@@ -197,39 +197,33 @@ def class_weights(stars, num_classes=5):
     return [round(float(most / count), 1) if count else 1.0 for count in counts]
 
 
-def weight_shapes(
-    vocab_size,
-    embedding_size,
-    hidden_size,
-    num_layers,
-    attention_units,
-    attention_hops,
-    classifier_units,
-    num_classes,
-    pooling="flatten",
-    prune_p=None,
-    prune_q=None,
-    **_,
-):
-    """Return the shape of each weight of a model of these sizes: dict of tuple."""
-    u, r, b = hidden_size, attention_hops, classifier_units
-    shapes = {"embedding.weight": (vocab_size, embedding_size)}
-    for layer in range(num_layers):
+def weight_shapes(sizes):
+    """Return the shape of each weight: dict of tuple.
+
+    `sizes` is a dict of the model's sizes, named as the arguments of
+    `model.SelfAttentiveBiLSTM`.
+    """
+    u, r, b = sizes["hidden_size"], sizes["attention_hops"], sizes["classifier_units"]
+    E, d_a, C = sizes["embedding_size"], sizes["attention_units"], sizes["num_classes"]
+    shapes = {"embedding.weight": (sizes["vocab_size"], E)}
+    for layer in range(sizes["num_layers"]):
         for direction in ("forward", "backward"):
             lstm = f"layers.{layer}.{direction}_lstm"
-            size = 2 * u if layer else embedding_size
-            shapes |= {f"{lstm}.i2h_weight": (4 * u, size)}
-            shapes |= {f"{lstm}.h2h_weight": (4 * u, u)}
+            shapes[f"{lstm}.i2h_weight"] = (4 * u, 2 * u if layer else E)
+            shapes[f"{lstm}.h2h_weight"] = (4 * u, u)
             shapes |= {f"{lstm}.{side}_bias": (4 * u,) for side in ("i2h", "h2h")}
-    shapes["attention.w_s1.weight"] = (attention_units, 2 * u)
-    shapes["attention.w_s2.weight"] = (r, attention_units)
-    if pooling == "prune":
-        b = r * prune_p + 2 * u * prune_q
-        shapes["hidden.row_weight"] = (r, 2 * u, prune_p)
-        shapes["hidden.row_bias"] = (r, 1, prune_p)
-        shapes["hidden.column_weight"] = (2 * u, r, prune_q)
-        shapes["hidden.column_bias"] = (2 * u, 1, prune_q)
+    shapes["attention.w_s1.weight"] = (d_a, 2 * u)
+    shapes["attention.w_s2.weight"] = (r, d_a)
+    if sizes["pooling"] == "prune":
+        p, q = sizes["prune_p"], sizes["prune_q"]
+        b = r * p + 2 * u * q
+        shapes["hidden.row_weight"], shapes["hidden.row_bias"] = (
+            (r, 2 * u, p),
+            (r, 1, p),
+        )
+        shapes["hidden.column_weight"] = (2 * u, r, q)
+        shapes["hidden.column_bias"] = (2 * u, 1, q)
     else:
-        shapes["hidden.weight"] = (b, 2 * u if pooling == "mean" else 2 * u * r)
-        shapes["hidden.bias"] = (b,)
-    return shapes | {"output.weight": (num_classes, b), "output.bias": (num_classes,)}
+        rows = 1 if sizes["pooling"] == "mean" else r
+        shapes["hidden.weight"], shapes["hidden.bias"] = (b, 2 * u * rows), (b,)
+    return shapes | {"output.weight": (C, b), "output.bias": (C,)}

@@ -115,7 +115,7 @@ def read_words(folder, settings):
 
 def read_weights(folder, settings):
     """Read ``model.safetensors`` of a run: dict of ndarray, named as in `reference`."""
-    expected = weight_shapes(**settings.model.model_dump())
+    expected = weight_shapes(settings.model.model_dump())
     weights = read_arrays(folder / MODEL, expected, run=settings.run)
     for name, array in weights.items():
         if not np.isfinite(array).all():

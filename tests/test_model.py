@@ -78,7 +78,7 @@ def test_the_weights_have_the_names_and_shapes_of_the_reference(pooling, num_lay
     }
     parameters = SelfAttentiveBiLSTM(**sizes).named_parameters().items()
     found = {name: parameter.shape for name, parameter in parameters}
-    assert found == reference.weight_shapes(**sizes)
+    assert found == reference.weight_shapes(sizes)
 
 
 @pytest.mark.parametrize("pooling", ["flatten", "mean", "prune"])

@@ -207,7 +207,7 @@ def make_run(path, words=("good", "film"), **changes):
     rng = np.random.default_rng(0)
     arrays = {
         name: rng.normal(size=shape).astype(np.float32)
-        for name, shape in weight_shapes(**model).items()
+        for name, shape in weight_shapes(model).items()
     }
     path.mkdir()
     (path / "config.json").write_text(

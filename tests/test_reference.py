@@ -10,19 +10,11 @@ B, T, E, U, R, C = 4, 9, 3, 5, 3, 5
 
 def make_weights(pooling="flatten", num_layers=1, scale=0.7):
     rng = np.random.default_rng(1)
-    shapes = reference.weight_shapes(
-        vocab_size=20,
-        embedding_size=E,
-        hidden_size=U,
-        num_layers=num_layers,
-        attention_units=6,
-        attention_hops=R,
-        classifier_units=8,
-        num_classes=C,
-        pooling=pooling,
-        prune_p=3,
-        prune_q=2,
-    )
+    sizes = {"vocab_size": 20, "embedding_size": E, "hidden_size": U}
+    sizes |= {"num_layers": num_layers, "attention_units": 6, "attention_hops": R}
+    sizes |= {"classifier_units": 8, "num_classes": C}
+    sizes |= {"pooling": pooling, "prune_p": 3, "prune_q": 2}
+    shapes = reference.weight_shapes(sizes)
     return {
         name: rng.normal(0, scale, shape).astype(np.float32)
         for name, shape in shapes.items()
