@@ -217,10 +217,8 @@ def weight_shapes(sizes):
     if sizes["pooling"] == "prune":
         p, q = sizes["prune_p"], sizes["prune_q"]
         b = r * p + 2 * u * q
-        shapes["hidden.row_weight"], shapes["hidden.row_bias"] = (
-            (r, 2 * u, p),
-            (r, 1, p),
-        )
+        shapes["hidden.row_weight"] = (r, 2 * u, p)
+        shapes["hidden.row_bias"] = (r, 1, p)
         shapes["hidden.column_weight"] = (2 * u, r, q)
         shapes["hidden.column_bias"] = (2 * u, 1, q)
     else:
