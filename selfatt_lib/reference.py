@@ -144,7 +144,10 @@ def prune(M, weights):
 
 
 def penalty(A, form="squared", valid_length=None):
-    """Equation (8): P = ‖AAᵀ - I‖²_F of each review, shape (B,); `penalty.FORMS`."""
+    """Equation (8): P = ‖AAᵀ - I‖²_F of each review, shape (B,).
+
+    "norm" is its root, the tutorial's; "mean_squared" is that of the authors' code.
+    """
     _, r, T = A.shape
     P = ((A @ A.transpose(0, 2, 1) - np.eye(r, dtype=A.dtype)) ** 2).sum(axis=(1, 2))
     if form == "norm":  # the tutorial's
