@@ -1,11 +1,12 @@
 """The training objective: weighted cross-entropy, and what keeps the hops apart."""
 
+from selfatt_lib.config import PenaltyForm
 from selfatt_lib.machinery.runtime import mx
 
 nd, gluon = mx.nd, mx.gluon
 
 
-FORMS = ("squared", "norm", "mean_squared")
+FORMS = PenaltyForm.__args__
 
 
 def diversity_penalty(attention, form="squared", valid_length=None):

@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfatt_lib.config import Embedding, ModelSettings, PenaltyForm, TrainingConfig
-from selfatt_lib.data.vectors import GLOVE_SIZES
+from selfatt_lib.config import ModelSettings, TrainingConfig
 from selfatt_lib.model import SelfAttentiveBiLSTM
-from selfatt_lib.penalty import FORMS
 
 
 @pytest.mark.parametrize(
@@ -145,16 +143,6 @@ def test_a_notebooks_plain_values_are_the_parameters():
 def test_an_unknown_parameter_is_refused_with_the_nearest(name, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         TrainingConfig.from_namespace({name: 3})
-
-
-def test_the_forms_of_the_penalty_are_those_of_the_objective():
-    for form in FORMS:
-        assert TrainingConfig(penalty_form=form).penalty_form == form
-    assert PenaltyForm.__args__ == FORMS
-
-
-def test_the_embeddings_are_those_that_can_be_loaded():
-    assert Embedding.__args__ == tuple(GLOVE_SIZES)
 
 
 def test_the_model_takes_all_settings_and_no_others():

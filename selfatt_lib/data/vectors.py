@@ -5,11 +5,13 @@ import zipfile
 
 import numpy as np
 
+from selfatt_lib.config import Embedding
 from selfatt_lib.machinery.places import fetch
 from selfatt_lib.machinery.progress import tqdm
 
 GLOVE_PACKAGED = "glove.6B.50d"
-GLOVE_SIZES = {f"glove.6B.{size}d": size for size in (50, 100, 200, 300)}
+# "glove.6B.50d" has vectors of 50 numbers
+GLOVE_SIZES = {name: int(name[len("glove.6B.") : -1]) for name in Embedding.__args__}
 GLOVE_WORDS = 400_000
 GLOVE_ARCHIVE = {
     "base_url": "https://nlp.stanford.edu/data/",
