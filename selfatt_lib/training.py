@@ -11,7 +11,7 @@ from selfatt_lib.data.sources import load_reviews, split_reviews
 from selfatt_lib.data.tokens import TokenizedTexts, tokenize_kept
 from selfatt_lib.data.vectors import load_glove
 from selfatt_lib.data.vocabulary import Vocabulary, build_vocab
-from selfatt_lib.machinery.recording import Recorder, Tally, in_background
+from selfatt_lib.machinery.recording import Tally, in_background, recording
 from selfatt_lib.reference import class_weights
 from selfatt_lib.results import baselines, scores, write_metrics
 from selfatt_lib.run import RunDirectory, best, fingerprint
@@ -140,7 +140,7 @@ def train(run, engine, train_batches, valid_batches):
     history, saved = run.restore()  # nothing, unless it is resumed
     if saved:
         engine.load_state(saved)
-    with Recorder(run, engine, train_batches, history, saved) as recorder:
+    with recording(run, engine, train_batches, history, saved) as recorder:
         for epoch in range(len(history) + 1, config.epochs + 1):
             if out_of_patience(history, config.patience):
                 break

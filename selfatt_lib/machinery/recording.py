@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -101,38 +101,36 @@ def check_counts(path, checkpoint):
         raise ValueError(f"{path}: its tallies are not of the same batches")
 
 
-class Recorder:
-    """Watch over the loop: as a context, from the first epoch to the last.
+@contextmanager
+def recording(run, engine, batches, history, saved):
+    """Watch over the loop, from the first epoch to the last: a Recorder.
 
     `history` has the epochs that are done, `saved` is the checkpoint to go on from.
     """
+    config, steps, fitted = run.config, len(batches), []
+    longest = int(batches.lengths.max())
+    with (
+        advice_on_memory(config, engine.devices, longest, fitted),
+        signals_noted() as signals,
+        tqdm(
+            total=config.epochs * steps,
+            initial=len(history) * steps,
+            desc="epoch",
+            unit=" batches",
+            mininterval=0.5,
+        ) as bar,
+    ):
+        yield Recorder(run, engine, steps, history, saved, fitted, signals, bar)
 
-    def __init__(self, run, engine, batches, history, saved):
-        self.run, self.engine, self.history = run, engine, history
-        self.config, self.done = run.config, len(history)
-        self.steps, self.longest = len(batches), int(batches.lengths.max())
-        self.fitted = []
-        self.tally = Tally(self.fitted, saved)
 
-    def __enter__(self):
-        advice = self.config, self.engine.devices, self.longest, self.fitted
-        with ExitStack() as contexts:
-            contexts.enter_context(advice_on_memory(*advice))
-            self.signals = contexts.enter_context(signals_noted())
-            self.bar = contexts.enter_context(
-                tqdm(
-                    total=self.config.epochs * self.steps,
-                    initial=self.done * self.steps,
-                    desc="epoch",
-                    unit=" batches",
-                    mininterval=0.5,
-                )
-            )
-            self.contexts = contexts.pop_all()
-        return self
+class Recorder:
+    """What `recording` knows of the batches so far."""
 
-    def __exit__(self, *error):
-        return self.contexts.__exit__(*error)
+    def __init__(self, run, engine, steps, history, saved, fitted, signals, bar):
+        self.run, self.engine, self.steps, self.history = run, engine, steps, history
+        self.fitted, self.signals, self.bar = fitted, signals, bar
+        self.done = len(history)
+        self.tally = Tally(fitted, saved)
 
     @property
     def seconds(self):
@@ -145,7 +143,7 @@ class Recorder:
             self.tally = Tally(self.fitted)
         self.epoch, self.number = epoch, 0  # of the batch in it
         self.saved = time.perf_counter()
-        self.bar.set_description(f"epoch {epoch} of {self.config.epochs}")
+        self.bar.set_description(f"epoch {epoch} of {self.run.config.epochs}")
 
     def was_done(self):
         """Count the next batch; tell whether an earlier process has done it."""
