@@ -322,7 +322,7 @@ def _table(metrics):
             lines.append(f"  {name:<46}{accuracy:8.3f}{f1:13.3f}")
     lines.append(
         f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was the best; "
-        f"{metrics['seconds']:.0f} s of training on {metrics['device']}, "
+        f"{metrics['seconds']:.0f} s of training with {metrics['engine']}, "
         f"seed {metrics['seed']}"
     )
     table = "\n".join(lines)

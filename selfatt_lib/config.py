@@ -3,6 +3,7 @@
 import ast
 import difflib
 import os
+import re
 from contextlib import suppress
 from typing import Annotated, Literal
 
@@ -51,6 +52,8 @@ Weights = Annotated[
 Embedding = Literal["glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d"]
 Pooling = Literal["flatten", "mean", "prune"]
 PenaltyForm = Literal["squared", "norm", "mean_squared"]
+EngineName = Literal["auto", "mxnet", "pytorch"]
+Precision = Literal["float32", "bfloat16"]
 
 
 WORDS = {"true": True, "false": False, "null": None, "none": None}
@@ -201,7 +204,9 @@ class TrainingConfig(Settings):
 
     seed: Seed = 0
     tfidf: Flag = True  # False leaves that baseline out
-    device: Text = "auto"
+    engine: EngineName = "auto"
+    device: Text = "auto"  # and the next as in `engines.choose`
+    precision: Precision = "float32"
     run_dir: Text = "runs/quick"
     resume: Flag = False  # go on with the run that lies there
 
@@ -214,8 +219,9 @@ class TrainingConfig(Settings):
         super().__init__(**given)
 
     @model_validator(mode="after")
-    def _pruning_has_its_sizes(self):
+    def _what_belongs_together_fits(self):
         check_pooling(self.pooling, self.prune_p, self.prune_q)
+        check_engine(self.engine, self.device, self.precision)
         return self
 
     @field_validator("*", mode="before")
@@ -288,3 +294,43 @@ def check_pooling(pooling, prune_p=None, prune_q=None):
             "pooling='prune' needs prune_p and prune_q (for example 150 and 10); got "
             f"{prune_p} and {prune_q}"
         )
+
+
+def check_engine(engine="auto", device="auto", precision="float32"):
+    """Raise ValueError unless there can be an engine that computes so."""
+    if engine not in EngineName.__args__:
+        raise ValueError(
+            f"engine must be one of {', '.join(EngineName.__args__)}; got {engine!r}"
+        )
+    gpu_numbers(device)
+    for name, value, wanted in (
+        ("device", device, "mps"),
+        ("precision", precision, "bfloat16"),
+    ):
+        if value == wanted and engine == "mxnet":
+            raise ValueError(
+                f"{name}={value!r} needs engine='pytorch'; got engine='mxnet'"
+            )
+    if precision == "bfloat16" and device in ("cpu", "mps"):
+        raise ValueError(
+            "precision='bfloat16' is for an NVIDIA GPU, for example device='gpu'; got "
+            f"device={device!r}. There, leave it at 'float32'."
+        )
+
+
+def gpu_numbers(device):
+    """Return the GPUs that a device's name means: list of int, empty if none.
+
+    ValueError: it is no device's name.
+    """
+    if device in ("auto", "cpu", "mps"):
+        return []
+    parts = device.split(",") if isinstance(device, str) else []
+    gpus = [re.fullmatch(r"(?:gpu|cuda)(?::(\d+))?", part.strip()) for part in parts]
+    numbers = [int(gpu[1] or 0) for gpu in gpus if gpu]
+    if not numbers or len(set(numbers)) < len(parts):
+        raise ValueError(
+            "device must be 'auto', 'cpu', 'mps', 'gpu', 'gpu:N' with a whole number "
+            f"N, or several different GPUs as in 'gpu:0,gpu:1'; got {device!r}"
+        )
+    return numbers

@@ -2,16 +2,15 @@
 
 import warnings
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 
-from selfatt_lib import reference
+from selfatt_lib import engines, reference
 from selfatt_lib.data.batches import Batches
 from selfatt_lib.data.tokens import TokenizedTexts, is_unicode, tokenize_all
 from selfatt_lib.data.vocabulary import Vocabulary
 from selfatt_lib.machinery.places import locate
-from selfatt_lib.machinery.threads import importing, in_threads, one_thread_for_blas
+from selfatt_lib.machinery.threads import in_threads, one_thread_for_blas
 from selfatt_lib.run import OtherEdition, read_run
 
 # NumPy predicts fewer in the time that an engine takes to start
@@ -68,7 +67,7 @@ class Classifier:
     max_tokens : int, default 100
     lower : bool, default True
     device : str, default "auto"
-        As in `choose_devices`; of several, the first predicts.
+        As in `engines.choose`; of several, the first predicts.
 
     Examples
     --------
@@ -96,7 +95,7 @@ class Classifier:
         ----------
         run_dir : str or Path
         device : str, default "auto"
-            As in `choose_devices`; of several, the first predicts.
+            As in `engines.choose`; of several, the first predicts.
 
         Raises
         ------
@@ -221,7 +220,7 @@ class Classifier:
         if not texts:
             return []
         forward = self._forward
-        if len(texts) > TEXTS_WORTH_AN_ENGINE and find_spec("mxnet"):
+        if len(texts) > TEXTS_WORTH_AN_ENGINE and engines.installed():
             try:
                 forward = self._start_engine()
             except ImportError as error:
@@ -257,10 +256,11 @@ class Classifier:
         return predictions
 
     def _start_engine(self):
-        with importing():
-            from selfatt_lib.engines.mxnet import predictor
         if self._engine is None:
-            self._engine = predictor(self.settings, self.weights, self.device)
+            chosen = engines.choose(device=self.device)
+            self._engine = chosen.module.predictor(
+                self.settings, self.weights, chosen.devices[0]
+            )
         return self._engine
 
     def _numpy(self, tokens, valid_length):

@@ -77,7 +77,7 @@ def commonest_terms(reviews):
 
 
 def write_metrics(
-    run, history, stars, predictions, train_size, devices, baseline_scores=None
+    run, history, stars, predictions, train_size, chosen, baseline_scores=None
 ):
     """Write ``metrics.json`` and return it. The run is finished then.
 
@@ -92,8 +92,8 @@ def write_metrics(
     stars, predictions : ndarray of int, shape (valid_size,)
         Of the best epoch.
     train_size : int
-    devices : list
-        Of the engine.
+    chosen : engines.Chosen
+        What it was computed with.
     baseline_scores : dict, optional
         From `baselines`.
 
@@ -112,7 +112,7 @@ def write_metrics(
         "train_size": train_size,
         "valid_size": len(stars),
         "seconds": round(float(history["seconds"].sum()), 1),
-        "device": ", ".join(map(str, devices)),
+        "engine": str(chosen),
         "seed": run.config.seed,
     }
     write_text(run.path / "metrics.json", json.dumps(metrics, indent=2))

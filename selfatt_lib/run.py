@@ -39,7 +39,7 @@ FILES = {"config.json", "vocab.json", "metrics.jsonl", "metrics.json", MODEL}
 FILES |= {CHECKPOINT, "attention.html", "training.ipynb"}
 
 # What does not count when runs are compared, and what may change when one goes on
-NOT_COMPARED = {"resume", "run_dir", "device", "tfidf"}
+NOT_COMPARED = {"resume", "run_dir", "engine", "device", "tfidf"}
 EXTENDED = {"epochs", "patience"}
 
 

@@ -83,15 +83,15 @@ def prepare(config, reviews=None):
     return Corpus(*parts, *tokens, vocab, vectors, *batches)
 
 
-def build_engine(config, corpus, devices=None):
+def build_engine(config, corpus, chosen=None):
     """Return the engine for a run, with seeded random weights and the word vectors.
 
     Parameters
     ----------
     config : TrainingConfig
     corpus : Corpus
-    devices : list, optional
-        Of the engine's own kind; by default those that ``config.device`` names.
+    chosen : engines.Chosen, optional
+        What `engines.choose` returned; by default it is asked.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def build_engine(config, corpus, devices=None):
     weights = config.class_weights
     if weights == "auto":
         weights = class_weights(corpus.train_reviews["stars"])
-    return engines.build(config, corpus.vectors, weights, devices)
+    return engines.build(config, corpus.vectors, weights, chosen)
 
 
 def train(run, engine, train_batches, valid_batches):
@@ -227,13 +227,14 @@ def fit(config, corpus=None):
         The content of ``metrics.json``.
     """
     run = RunDirectory(config)
-    devices = engines.devices(config.device)  # before the work, if there is none
+    # before the work, if there is none
+    chosen = engines.choose(config.engine, config.device, config.precision)
     corpus = corpus or prepare(config)
-    engine = build_engine(config, corpus, devices)
+    engine = build_engine(config, corpus, chosen)
     run.begin(corpus)
     history = train(run, engine, corpus.train_batches, corpus.valid_batches)
     _, stars, predictions = evaluate(engine, corpus.valid_batches)
     results = run, history, stars, predictions, len(corpus.train_reviews)
-    write_metrics(*results, engine.devices)
+    write_metrics(*results, chosen)
     found = baselines(corpus.train_reviews, corpus.valid_reviews, config.tfidf)
-    return write_metrics(*results, engine.devices, found)
+    return write_metrics(*results, chosen, found)

@@ -1,6 +1,6 @@
 """Engines: what computes the steps of training, and predicts in large.
 
-An engine is a module with two things in it.
+An engine is a module, `mxnet` or `pytorch`, with these things in it.
 
 ``Engine(config, vectors, class_weights=None, devices=None)`` is a model in training.
 A batch is ``(tokens (B, T), valid_length (B,), stars (B,))`` in arrays of NumPy;
@@ -11,29 +11,166 @@ weights and states are dicts of NumPy arrays, the weights named as in `reference
 - ``replay(batch)`` draws the random numbers that a step on the batch draws.
 - ``seed(seed)``, ``set_learning_rate(rate)``
 - ``weights()``, ``load_weights(weights)``; ``state()``, ``load_state(state)``: the
-  weights with all that the optimizer remembers.
-- ``devices``: list of what it computes on.
+  weights as ``weight:NAME``, Adam's moments as ``mean:NAME`` and ``variance:NAME`` of
+  those that are trained, and ``step``, their number. So one engine goes on where the
+  other stopped.
+- ``devices``: list of str, what it computes on: "cpu", "gpu:0", "mps".
 
 Where the memory does not suffice, it raises MemoryError.
 
 ``predictor(settings, weights, device)`` returns a function from ``(tokens,
-valid_length)`` to logits (B, C) and attention (B, r, T).
+valid_length)`` to logits (B, C) and attention (B, r, T). ``choose_devices(name)``
+returns the devices that a name stands for, ``NAME`` and ``VERSION`` are the library's.
 """
 
+import warnings
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from types import ModuleType
+
+import numpy as np
+
+from selfatt_lib.config import check_engine
+from selfatt_lib.machinery import cuda
 from selfatt_lib.machinery.threads import importing
 
+LIBRARIES = {"mxnet": "mxnet", "pytorch": "torch"}  # engine → what it imports
+MOMENTS = ("mean", "variance")
 
-def build(config, vectors, class_weights=None, devices=None):
-    """Return the engine for a run, with weights drawn from its seed."""
+
+@dataclass(frozen=True)
+class Chosen:
+    """An engine, and what it is to compute on; as text "MXNet 1.9.1 on cpu"."""
+
+    module: ModuleType
+    devices: list
+
+    def __str__(self):
+        library = f"{self.module.NAME} {self.module.VERSION}"
+        return f"{library} on {', '.join(self.devices)}"
+
+
+def choose(engine="auto", device="auto", precision="float32"):
+    """Choose what a run computes with, and on what.
+
+    Parameters
+    ----------
+    engine : {"auto", "mxnet", "pytorch"}, default "auto"
+        "auto" takes MXNet where it is installed and loads; PyTorch where it is not, and
+        where only PyTorch can use the GPU that is there, or do what is asked for.
+    device : str, default "auto"
+        "cpu"; "gpu" or "gpu:N", an NVIDIA GPU ("cuda" is taken for "gpu"); several that
+        share the work, "gpu:0,gpu:1"; "mps", Apple's, with PyTorch. "auto" takes the
+        first NVIDIA GPU that works, else the CPU.
+    precision : {"float32", "bfloat16"}, default "float32"
+        "bfloat16" is for PyTorch on an NVIDIA GPU: the large products are computed with
+        8 bits of precision, the weights are kept in float32.
+
+    Returns
+    -------
+    Chosen
+
+    Raises
+    ------
+    ValueError
+        A name is unknown, or two do not go together.
+    ImportError
+        The library that is needed is not installed, or does not load.
+    RuntimeError
+        A device was asked for by name and cannot be used, or lacks the precision.
+    """
+    check_engine(engine, device, precision)
+    if engine == "auto":
+        engine = _choose_engine(device, precision)
+    elif engine not in installed():
+        raise ImportError(
+            f"engine={engine!r} was asked for, and {LIBRARIES[engine]} is not "
+            f"installed here. Install it (make setup ENGINE={engine}), or use "
+            "engine='auto'."
+        )
+    check_engine(engine, device, precision)
+    module = _load(engine)
+    devices = module.choose_devices(device)
+    if precision != "float32":
+        module.check_precision(precision, devices)
+    return Chosen(module, devices)
+
+
+def installed():
+    """Return the engines whose library is installed, without importing it: list."""
+    return [engine for engine, library in LIBRARIES.items() if find_spec(library)]
+
+
+def _load(engine):
     with importing():
-        from selfatt_lib.engines.mxnet import Engine
-
-    return Engine(config, vectors, class_weights, devices)
+        return import_module(f"selfatt_lib.engines.{engine}")
 
 
-def devices(name="auto"):
-    """Return what a run computes on: as `machinery.runtime.choose_devices` says."""
-    with importing():
-        from selfatt_lib.machinery.runtime import choose_devices
+def _choose_engine(device, precision):
+    there = installed()
+    if not there:
+        raise ImportError(
+            "neither MXNet nor PyTorch is installed here, and one is needed. Install "
+            "one: make setup, or in an environment of your own: pip install torch"
+        )
+    if len(there) == 1:
+        return there[0]
+    if device == "mps" or precision == "bfloat16":
+        return "pytorch"
+    if device != "cpu" and _only_pytorch_can_use_the_gpu():
+        return "pytorch"
+    try:
+        _load("mxnet")
+    except ImportError as error:
+        warnings.warn(f"computing with PyTorch: {error}", stacklevel=3)
+        return "pytorch"
+    return "mxnet"
 
-    return choose_devices(name)
+
+def _only_pytorch_can_use_the_gpu():
+    driver = cuda.driver()
+    if driver is None or not driver.gpus or version("torch").endswith("+cpu"):
+        return False
+    return cuda.installed_wheel() != "mxnet-cu112" or all(
+        driver.problem(number) for number in range(len(driver.gpus))
+    )
+
+
+def build(config, vectors, class_weights=None, chosen=None):
+    """Return the engine for a run, with weights drawn from its seed.
+
+    `chosen` is what `choose` returned for the run's parameters.
+    """
+    chosen = chosen or choose(config.engine, config.device, config.precision)
+    return chosen.module.Engine(config, vectors, class_weights, chosen.devices)
+
+
+def deal_out(batch, parts):
+    """Return each device's share of a batch's reviews, from 0 to 1, and its arrays.
+
+    A device that is left without a review gets one, with a share of 0.
+    """
+    owns = np.array_split(np.arange(len(batch[0])), parts)
+    shares = [len(own) / len(batch[0]) for own in owns]
+    owns = [own if len(own) else [0] for own in owns]
+    return shares, [[array[own] for array in batch] for own in owns]
+
+
+def check_state(state, weights, trained):
+    """Raise ValueError unless a state has all of a model's arrays.
+
+    `weights` is a dict of what has the shape of each weight, `trained` the names of
+    those that Adam moves.
+    """
+    expected = {f"weight:{name}": weights[name].shape for name in weights}
+    for part in MOMENTS:
+        expected |= {f"{part}:{name}": weights[name].shape for name in trained}
+    for name, shape in expected.items():
+        found = state.get(name)
+        if found is None or found.shape != tuple(shape) or found.dtype != np.float32:
+            raise ValueError(
+                f"the checkpoint is damaged: {name} is not float32 of the shape "
+                f"{tuple(shape)}. Start the run anew with resume=False."
+            )

@@ -1,13 +1,14 @@
 """The engine on MXNet: Adam on a CPU, on a GPU, or on several that share each batch."""
 
 from contextlib import contextmanager
-from itertools import product
 
 import numpy as np
 
+from selfatt_lib.engines import MOMENTS, check_state, deal_out
 from selfatt_lib.machinery.runtime import (
     choose_devices,
     choose_threads,
+    context,
     mx,
     mxnet_lock,
 )
@@ -15,8 +16,7 @@ from selfatt_lib.model import SelfAttentiveBiLSTM
 from selfatt_lib.penalty import WeightedSoftmaxCE, diversity_penalty
 
 nd, gluon = mx.nd, mx.gluon
-
-
+NAME, VERSION = "MXNet", mx.__version__
 OUT_OF_MEMORY = ("out of memory", "failed to allocate", "alloc_failed")
 
 
@@ -29,8 +29,9 @@ def computing(devices):
     except mx.MXNetError as error:
         said = str(error).lower()
         if any(words in said for words in OUT_OF_MEMORY):
-            named = ", ".join(map(str, devices))
-            raise MemoryError(f"the memory of {named} does not suffice") from error
+            raise MemoryError(
+                f"the memory of {', '.join(devices)} does not suffice"
+            ) from error
         raise
 
 
@@ -45,19 +46,20 @@ class Engine:
         seed.
     class_weights : list of float, optional
         Of the cross-entropy; all 1 by default.
-    devices : list of mxnet.Context, optional
+    devices : list of str, optional
         By default those that ``config.device`` names.
     """
 
     def __init__(self, config, vectors, class_weights=None, devices=None):
         self.config = config
         self.devices = list(devices or choose_devices(config.device))
+        self.contexts = [context(device) for device in self.devices]
         with self.computing():
             self.seed(config.seed)
             choose_threads(config.hidden_size)
             settings = config.model_settings(*vectors.shape)
             self.model = SelfAttentiveBiLSTM(**settings.model_dump())
-            self.model.initialize(mx.init.Xavier(), ctx=self.devices)
+            self.model.initialize(mx.init.Xavier(), ctx=self.contexts)
             self.model.embedding.weight.set_data(nd.array(vectors))
             self.model.hybridize()
             self.cross_entropy = (
@@ -65,7 +67,7 @@ class Engine:
                 if class_weights is None
                 else WeightedSoftmaxCE(class_weights)
             )
-            self.cross_entropy.initialize(ctx=self.devices)
+            self.cross_entropy.initialize(ctx=self.contexts)
             self.trainer = gluon.Trainer(
                 self.model.collect_params(),
                 "adam",
@@ -127,20 +129,13 @@ class Engine:
                 logits.wait_to_read()
 
     def deal_out(self, batch):
-        """Bring a batch to the devices, each its share of the reviews.
-
-        A device that is left without a review gets one, with a share of 0.
-        """
+        """Bring a batch to the devices, each its share of the reviews."""
         tokens, valid_length, stars = batch
         labels = (stars - 1).astype(np.float32)  # from 0
-        shares, parts = [], []
-        for own in np.array_split(np.arange(len(stars)), len(self.devices)):
-            shares.append(len(own) / len(stars))
-            own = own if len(own) else [0]
-            parts.append([array[own] for array in (tokens, valid_length, labels)])
+        shares, parts = deal_out((tokens, valid_length, labels), len(self.devices))
         return shares, [
             [nd.from_numpy(array).as_in_context(device) for array in part]
-            for device, part in zip(self.devices, parts)
+            for device, part in zip(self.contexts, parts)
         ]
 
     def computing(self):
@@ -192,23 +187,13 @@ class Engine:
         ValueError
             It is not a state of this model.
         """
-        for part, names in (
-            ("weight", self.parameters),
-            *product(MOMENTS, [self.trained]),
-        ):
-            for name in names:
-                found, shape = state.get(f"{part}:{name}"), self.parameters[name].shape
-                if found is None or found.shape != shape or found.dtype != np.float32:
-                    raise ValueError(
-                        f"the checkpoint is damaged: {part}:{name} is not float32 of "
-                        f"the shape {shape}. Start the run anew with resume=False."
-                    )
+        check_state(state, self.parameters, self.trained)
         steps = int(state["step"][0])
         self.load_weights({name: state[f"weight:{name}"] for name in self.parameters})
         optimizer = self.trainer._optimizer
         with self.computing():
             optimizer.num_update = steps
-            for updater, device in zip(self.trainer._updaters, self.devices):
+            for updater, device in zip(self.trainer._updaters, self.contexts):
                 optimizer._set_current_context(device.device_id)
                 for name, index in self.trained.items():
                     updater.states[index] = tuple(
@@ -217,9 +202,6 @@ class Engine:
                     )
                     updater.states_synced[index] = True
                     optimizer._index_update_count[index] = steps
-
-
-MOMENTS = ("mean", "variance")
 
 
 class Handle:
@@ -252,10 +234,11 @@ def predictor(settings, weights, device="auto"):
         As in `choose_devices`; of several, the first predicts.
     """
     device = choose_devices(device)[0]
+    place = context(device)
     choose_threads(settings.hidden_size)
     with computing([device]):
         model = SelfAttentiveBiLSTM(**settings.model_dump())
-        model.initialize(ctx=device)
+        model.initialize(ctx=place)
         for name, parameter in model.named_parameters().items():
             parameter.set_data(nd.array(weights[name]))
         model.hybridize()
@@ -263,7 +246,7 @@ def predictor(settings, weights, device="auto"):
     def predict(tokens, valid_length):
         with computing([device]):
             inputs = [
-                nd.from_numpy(array).as_in_context(device)
+                nd.from_numpy(array).as_in_context(place)
                 for array in (tokens, valid_length)
             ]
             return [array.asnumpy() for array in model(*inputs)]

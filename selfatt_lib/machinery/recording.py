@@ -259,7 +259,7 @@ def advice_on_memory(config, devices, longest, fitted):
                 known = f" (batches of {most:,} tokens did fit)"
             smaller = f"batch_size={fits}{known}"
         elsewhere = ""
-        if str(devices[0]).startswith("gpu"):
+        if devices[0].startswith("gpu"):
             elsewhere = (
                 ", or go on with this run on other devices: resume=True with "
                 "device='cpu' or with several, as in device='gpu:0,gpu:1'"

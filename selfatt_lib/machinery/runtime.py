@@ -8,13 +8,13 @@ This is the library's only place that imports it:
 import ctypes
 import os
 import random
-import re
 import threading
 import warnings
 from contextlib import suppress
 
 import numpy as np
 
+from selfatt_lib.config import gpu_numbers
 from selfatt_lib.machinery import cuda
 from selfatt_lib.machinery.compat import THREADS, WHEEL
 
@@ -95,7 +95,7 @@ os.register_at_fork(
 
 
 def choose_devices(name="auto"):
-    """Return the MXNet devices to compute on.
+    """Return the names of the devices that MXNet is to compute on.
 
     A GPU counts only if a kernel ran on it: MXNet 1.9.1 sees GPUs that are newer than
     its machine code.
@@ -108,7 +108,7 @@ def choose_devices(name="auto"):
 
     Returns
     -------
-    list of mxnet.Context
+    list of str
 
     Raises
     ------
@@ -117,25 +117,22 @@ def choose_devices(name="auto"):
     RuntimeError
         A GPU was asked for by name and cannot be used.
     """
-    if name == "cpu":
-        return [mx.cpu()]
     if name == "auto":
-        return [_first_gpu_that_works() or mx.cpu()]
-    parts = name.split(",") if isinstance(name, str) else []
-    gpus = [re.fullmatch(r"gpu(?::(\d+))?", part.strip()) for part in parts]
-    numbers = [int(gpu[1] or 0) for gpu in gpus if gpu]
-    if not numbers or len(set(numbers)) < len(parts):
-        raise ValueError(
-            "device must be 'auto', 'cpu', 'gpu', 'gpu:N' with a whole number N, or "
-            f"several different GPUs as in 'gpu:0,gpu:1'; got {name!r}"
-        )
+        return [_first_gpu_that_works() or "cpu"]
+    numbers = gpu_numbers(name)
     for number in numbers:
         if problem := _gpu_problem(number):
             raise RuntimeError(
                 f"device={name!r} was asked for, and gpu:{number} cannot be used: "
                 f"{problem}. Or use device='cpu' or 'auto'."
             )
-    return [mx.gpu(number) for number in numbers]
+    return [f"gpu:{number}" for number in numbers] or ["cpu"]
+
+
+def context(device):
+    """Return MXNet's own object for the name of a device: mxnet.Context."""
+    kind, _, number = device.partition(":")
+    return mx.Context(kind, int(number or 0))
 
 
 def _first_gpu_that_works():
@@ -146,7 +143,7 @@ def _first_gpu_that_works():
     for number in range(len(driver.gpus)):
         problem = _gpu_problem(number)
         if not problem:
-            return mx.gpu(number)
+            return f"gpu:{number}"
         problems.append(problem)
     if problems:
         warnings.warn(f"computing on the CPU: {problems[0]}", stacklevel=3)
