@@ -322,8 +322,8 @@ def _table(metrics):
             lines.append(f"  {name:<46}{accuracy:8.3f}{f1:13.3f}")
     lines.append(
         f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was the best; "
-        f"{metrics['seconds']:.0f} s of training with {metrics['engine']}, "
-        f"seed {metrics['seed']}"
+        f"{metrics['seconds']:.0f} s of training with {metrics['engine']} on "
+        f"{metrics['device']}, seed {metrics['seed']}"
     )
     table = "\n".join(lines)
     if not table.replace("\n", "").isprintable():  # a terminal would obey

@@ -112,7 +112,8 @@ def write_metrics(
         "train_size": train_size,
         "valid_size": len(stars),
         "seconds": round(float(history["seconds"].sum()), 1),
-        "engine": str(chosen),
+        "engine": chosen.library,
+        "device": ", ".join(chosen.devices),
         "seed": run.config.seed,
     }
     write_text(run.path / "metrics.json", json.dumps(metrics, indent=2))

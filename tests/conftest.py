@@ -13,9 +13,8 @@ from hypothesis import settings
 from playwright.sync_api import sync_playwright
 from safetensors.numpy import load_file
 
-from selfatt_lib import training
+from selfatt_lib import engines, training
 from selfatt_lib.config import TrainingConfig
-from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.results import baselines, write_metrics
 from selfatt_lib.run import RunDirectory
 from selfatt_lib.training import evaluate
@@ -60,7 +59,10 @@ def make_reviews(size, seed=0):
     return pd.DataFrame({"text": texts, "stars": stars})
 
 
-CPU = (mx.cpu(),)
+# the engine that is installed here
+CHOSEN = engines.choose(device="cpu")
+ENGINE = CHOSEN.module
+TWO = engines.Chosen(ENGINE, ["cpu:0", "cpu:1"])  # to an engine they are two devices
 SMALL = {
     "valid_size": 60,
     "hidden_size": 6,
@@ -73,12 +75,12 @@ SMALL = {
 }
 
 
-def prepare(run_dir, reviews=None, devices=CPU, **parameters):
+def prepare(run_dir, reviews=None, chosen=CHOSEN, **parameters):
     """Do what the training notebook does up to the training, on a small scale."""
     config = TrainingConfig(run_dir=str(run_dir), **{**SMALL, **parameters})
     run = RunDirectory(config)
     corpus = training.prepare(config, make_reviews(300) if reviews is None else reviews)
-    engine = training.build_engine(config, corpus, devices)
+    engine = training.build_engine(config, corpus, chosen)
     return SimpleNamespace(
         **vars(corpus), corpus=corpus, config=config, run=run, engine=engine
     )
@@ -96,7 +98,7 @@ def finish(prepared):
     prepared.history = fit(prepared)
     _, stars, predictions = evaluate(prepared.engine, prepared.valid_batches)
     results = prepared.run, prepared.history, stars, predictions
-    results += len(prepared.train_reviews), prepared.engine.devices
+    results += len(prepared.train_reviews), CHOSEN
     write_metrics(*results)
     found = baselines(prepared.train_reviews, prepared.valid_reviews)
     return write_metrics(*results, found)

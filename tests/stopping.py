@@ -2,8 +2,7 @@
 
 import pytest
 
-from conftest import fit
-from selfatt_lib.engines.mxnet import Engine
+from conftest import ENGINE, fit
 
 
 class Stopped(Exception):
@@ -35,7 +34,7 @@ def stop_after(prepared, batches):
 
 def at_step(number, act, monkeypatch):
     """Do something in the middle of a step; return the list of steps."""
-    step, steps = Engine.step, []
+    step, steps = ENGINE.Engine.step, []
 
     def acting_step(*args):
         steps.append(1)
@@ -44,5 +43,5 @@ def at_step(number, act, monkeypatch):
             act()
         return handle
 
-    monkeypatch.setattr(Engine, "step", acting_step)
+    monkeypatch.setattr(ENGINE.Engine, "step", acting_step)
     return steps

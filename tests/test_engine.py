@@ -1,16 +1,17 @@
-"""The MXNet engine: a step of training, on one device or several, and its memory."""
+"""The engine that is installed: a step, on one device or several, and its memory."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from stopping import stop_after
 
-from conftest import fit, make_reviews, prepare
+from conftest import CHOSEN, ENGINE, TWO, fit, make_reviews, prepare
 from selfatt_lib import reference
 from selfatt_lib.config import TrainingConfig
-from selfatt_lib.engines.mxnet import Engine
 from selfatt_lib.machinery import recording
-from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.training import evaluate
 
 WITHOUT_CHANCE = {"dropout": 0.0, "embedding_dropout": 0.0}  # each device draws its own
@@ -39,13 +40,25 @@ def test_the_objective_is_cross_entropy_plus_penalty(class_weights, tmp_path):
 def with_sgd(prepared, rate):
     """Let the engine move the weights by the gradient itself, not by Adam's steps."""
     engine = prepared.engine
-    engine.trainer = mx.gluon.Trainer(
-        engine.model.collect_params(),
-        "sgd",
-        {"learning_rate": rate},
-        update_on_kvstore=False,
-    )
+    if ENGINE.NAME == "PyTorch":
+        import torch
+
+        engine.optimizer = torch.optim.SGD(engine.trained.values(), rate)
+    else:
+        from selfatt_lib.machinery.runtime import mx
+
+        weights, how = engine.model.collect_params(), {"learning_rate": rate}
+        engine.trainer = mx.gluon.Trainer(weights, "sgd", how, update_on_kvstore=False)
     return engine
+
+
+def on_each_device(engine):
+    """Return the weights that each device holds: list of list of ndarray."""
+    if ENGINE.NAME == "PyTorch":
+        models = [model.parameters() for model in engine.models]
+        return [[w.detach().numpy() for w in each] for each in models]
+    held = [w.list_data() for w in engine.model.collect_params().values()]
+    return [[w.asnumpy() for w in each] for each in zip(*held)]
 
 
 def test_a_step_moves_the_weights_down_the_clipped_gradient(tmp_path):
@@ -61,23 +74,6 @@ def test_a_step_moves_the_weights_down_the_clipped_gradient(tmp_path):
     assert engine.evaluate(batch).read()[0].mean() < loss.mean()
 
 
-def test_the_gradient_is_clipped_by_its_global_norm(tmp_path, monkeypatch):
-    norms = []
-    clip = mx.gluon.utils.clip_global_norm
-
-    def spy(arrays, bound, check_isfinite):
-        clip(arrays, bound, check_isfinite)
-        norms.append(float(sum((array**2).sum().asscalar() for array in arrays)) ** 0.5)
-
-    monkeypatch.setattr(mx.gluon.utils, "clip_global_norm", spy)
-    fit(
-        prepare(
-            tmp_path / "run", make_reviews(80), valid_size=20, epochs=1, clip_norm=0.01
-        )
-    )
-    assert max(norms) == pytest.approx(0.01, rel=1e-3)
-
-
 def test_ten_steps_lose_what_the_reference_says_they_lose(tmp_path):
     prepared = prepare(tmp_path / "run", **WITHOUT_CHANCE, learning_rate=0.01)
     engine, config = prepared.engine, prepared.config
@@ -89,36 +85,61 @@ def test_ten_steps_lose_what_the_reference_says_they_lose(tmp_path):
         np.testing.assert_allclose(loss, expected, atol=1e-4)
 
 
+LOSSES = Path(__file__).with_name("losses.json")
+
+
+@pytest.mark.parametrize("name", json.loads(LOSSES.read_text()))
+def test_ten_steps_lose_what_they_lost_with_mxnet(name):
+    """Adam, clipping, class weights and penalty, from the same weights on."""
+    stored = json.loads(LOSSES.read_text())[name]
+    np.testing.assert_allclose(ten_losses(stored["config"]), stored["losses"], 0, 1e-4)
+
+
+def ten_losses(parameters):
+    """Return the losses of ten steps on two batches: list of list of float."""
+    config = TrainingConfig(**parameters, **WITHOUT_CHANCE)
+    sizes = config.model_settings(vocab_size=40, embedding_size=7).model_dump()
+    rng = np.random.RandomState(0)  # draws the same for ever
+    weights = {
+        name: rng.normal(0, 0.3, shape).astype(np.float32)
+        for name, shape in reference.weight_shapes(sizes).items()
+    }
+    batches = []
+    for T in (9, 5):
+        valid_length = rng.randint(1, T + 1, 6).astype(np.int32)
+        valid_length[0] = T
+        tokens = rng.randint(0, 40, (6, T)).astype(np.int32)
+        batches.append((tokens, valid_length, rng.randint(1, 6, 6)))
+    vectors = weights["embedding.weight"]
+    engine = ENGINE.Engine(config, vectors, config.class_weights, ["cpu"])
+    engine.load_weights(weights)
+    return [engine.step(batches[i % 2]).read()[0].tolist() for i in range(10)]
+
+
 # Several devices
-
-
-TWO = (mx.cpu(0), mx.cpu(1))  # to MXNet they are two devices
 
 
 def test_two_devices_find_the_loss_and_the_gradient_that_one_finds(tmp_path):
     found = []
-    for devices in (TWO[:1], TWO):
-        prepared = prepare(tmp_path / "run", devices=devices, **WITHOUT_CHANCE)
+    for chosen in (CHOSEN, TWO):
+        prepared = prepare(tmp_path / "run", chosen=chosen, **WITHOUT_CHANCE)
         engine, lines = with_sgd(prepared, 0.1), []
         for batch in prepared.valid_batches:
+            before = engine.weights()
             loss, logits = engine.step(batch).read()
-            parameters = engine.model.collect_params().values()
-            for parameter in parameters:
-                one, *others = (weight.asnumpy() for weight in parameter.list_data())
-                for other in others:
-                    np.testing.assert_array_equal(one, other)
-            gradients = [[g.asnumpy() for g in p.list_grad()] for p in parameters]
-            lines.append((loss, logits, gradients))
+            one, *others = on_each_device(engine)
+            assert len(others) == len(chosen.devices) - 1
+            for other in others:
+                for weight, copy in zip(one, other, strict=True):
+                    np.testing.assert_array_equal(weight, copy)
+            after = engine.weights()
+            moves = [(after[name] - before[name]) / 0.1 for name in before]
+            lines.append([loss, logits, *moves])
         found.append(lines)
-    for one, two in zip(*found):
-        np.testing.assert_allclose(one[0], two[0], atol=1e-5)
-        np.testing.assert_allclose(one[1], two[1], atol=1e-5)
-        for (gradient,), (first, second) in zip(one[2], two[2]):
-            np.testing.assert_array_equal(first, second)
-            np.testing.assert_allclose(gradient, first, atol=1e-5)
-    assert any(
-        np.abs(gradient).max() > 1e-3 for line in found[0] for (gradient,) in line[2]
-    )
+    for one, two in zip(*found, strict=True):
+        for ours, theirs in zip(one, two, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert max(np.abs(move).max() for move in found[0][0][2:]) > 1e-3
 
 
 def assert_close_runs(a, b):
@@ -134,23 +155,21 @@ def test_a_device_left_without_a_review_changes_nothing(tmp_path):
     reviews = make_reviews(40)
     settings = {"valid_size": 20, "batch_size": 1, "epochs": 1, **WITHOUT_CHANCE}
     runs = []
-    for devices in (TWO[:1], TWO):
-        prepared = prepare(
-            tmp_path / str(len(devices)), reviews, devices=devices, **settings
-        )
+    for name, chosen in (("one", CHOSEN), ("two", TWO)):
+        prepared = prepare(tmp_path / name, reviews, chosen=chosen, **settings)
         prepared.history = fit(prepared)
         runs.append(prepared)
     assert_close_runs(*runs)
 
 
-@pytest.mark.parametrize(("first", "then"), [(TWO[:1], TWO), (TWO, TWO[:1])])
+@pytest.mark.parametrize(("first", "then"), [(CHOSEN, TWO), (TWO, CHOSEN)])
 def test_a_run_goes_on_with_another_number_of_devices(first, then, tmp_path):
-    def prepared(name, devices, **settings):
+    def prepared(name, chosen, **settings):
         return prepare(
-            tmp_path / name, devices=devices, epochs=4, **WITHOUT_CHANCE, **settings
+            tmp_path / name, chosen=chosen, epochs=4, **WITHOUT_CHANCE, **settings
         )
 
-    whole, begun = prepared("whole", TWO[:1]), prepared("parts", first)
+    whole, begun = prepared("whole", CHOSEN), prepared("parts", first)
     whole.history = fit(whole)
     stop_after(begun, batches=2 * len(begun.train_batches) + 3)
     resumed = prepared("parts", then, resume=True)
@@ -159,18 +178,45 @@ def test_a_run_goes_on_with_another_number_of_devices(first, then, tmp_path):
 
 
 def test_all_devices_of_a_finished_run_have_the_best_weights(tmp_path):
-    prepared = prepare(tmp_path / "run", devices=TWO)
+    prepared = prepare(tmp_path / "run", chosen=TWO)
     history = fit(prepared)
     saved = load_file(prepared.run.path / "model.safetensors")
-    held = prepared.engine.model.output.weight.list_data()
-    assert {weight.context for weight in held} == set(TWO)
-    for weight in held:
-        np.testing.assert_array_equal(weight.asnumpy(), saved["output.weight"])
+    held = on_each_device(prepared.engine)
+    assert len(held) == 2
+    for *_, weight, _ in held:  # the last two are of the last layer
+        np.testing.assert_array_equal(weight, saved["output.weight"])
     _, stars, predictions = evaluate(prepared.engine, prepared.valid_batches)
     assert np.mean(stars == predictions) == history["valid_accuracy"].max()
 
 
 # Memory
+
+if ENGINE.NAME == "PyTorch":
+    ERROR = RuntimeError
+    NO_MEMORY = [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of",
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't "
+        "allocate memory: you tried to allocate 4000000000000 bytes. Error code 12",
+        "[enforce fail at alloc_cpu.cpp:83] data. DefaultCPUAllocator: not enough "
+        "memory: you tried to allocate 4000000000000 bytes.",
+        "MPS backend out of memory (MPS allocated: 17.17 GB, other allocations: 1 KB)",
+    ]
+else:
+    from selfatt_lib.machinery.runtime import mx
+
+    ERROR = mx.MXNetError
+    NO_MEMORY = [
+        "Failed to allocate CPU Memory",
+        "cudaMalloc retry failed: out of memory",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+    ]
+
+
+def is_training(engine):
+    if ENGINE.NAME == "PyTorch":
+        return engine.models[0].training
+    return mx.autograd.is_recording()
 
 
 @pytest.mark.parametrize(
@@ -184,14 +230,14 @@ def test_a_batch_that_does_not_fit_is_an_error_with_a_size_that_may(
     at_step, advice, tmp_path, monkeypatch
 ):
     prepared = prepare(tmp_path / "run")
-    steps, objective = iter(range(1, 1000)), Engine.objective
+    steps, objective = iter(range(1, 1000)), ENGINE.Engine.objective
 
-    def too_large(*arguments):
-        if mx.autograd.is_recording() and next(steps) == at_step:
-            raise mx.MXNetError("Failed to allocate CPU Memory")
-        return objective(*arguments)
+    def too_large(engine, *arguments):
+        if is_training(engine) and next(steps) == at_step:
+            raise ERROR(NO_MEMORY[0])
+        return objective(engine, *arguments)
 
-    monkeypatch.setattr(Engine, "objective", too_large)
+    monkeypatch.setattr(ENGINE.Engine, "objective", too_large)
     with pytest.raises(MemoryError, match=advice):
         fit(prepared)
     done = (at_step - 1) // len(prepared.train_batches)
@@ -204,14 +250,14 @@ def test_a_batch_that_does_not_fit_is_an_error_with_a_size_that_may(
     ("devices", "batch_size", "fitted", "advice"),
     [
         (
-            ["gpu(0)", "gpu(1)"],
+            ["gpu:0", "gpu:1"],
             64,
             [900, 1500],
             r"with batch_size=15 \(batches of 1,500 tokens did fit\), or go on .*'cpu'",
         ),
-        (["cpu(0)"], 64, [6300], r"with batch_size=32 \(batches of 6,300 .*\)\. In a"),
-        (["cpu(0)"], 2, [1], r"with batch_size=1 "),
-        (["gpu(0)"], 1, [100], r"Begin anew with a smaller max_tokens, or go on"),
+        (["cpu"], 64, [6300], r"with batch_size=32 \(batches of 6,300 .*\)\. In a"),
+        (["cpu"], 2, [1], r"with batch_size=1 "),
+        (["gpu:0"], 1, [100], r"Begin anew with a smaller max_tokens, or go on"),
     ],
 )
 def test_the_advice_depends_on_what_fitted(devices, batch_size, fitted, advice):
@@ -223,23 +269,15 @@ def test_the_advice_depends_on_what_fitted(devices, batch_size, fitted, advice):
         raise MemoryError("the memory does not suffice")
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "cudaMalloc retry failed: out of memory",
-        "CUDNN_STATUS_ALLOC_FAILED",
-        "CUBLAS_STATUS_ALLOC_FAILED",
-        "Failed to allocate CPU Memory",
-    ],
-)
-def test_mxnets_words_on_memory_become_a_memory_error(said, trained):
+@pytest.mark.parametrize("said", NO_MEMORY)
+def test_the_librarys_words_on_memory_become_a_memory_error(said, trained):
     with (
-        pytest.raises(MemoryError, match=r"the memory of cpu\(0\) does not suffice"),
+        pytest.raises(MemoryError, match=r"the memory of cpu does not suffice"),
         trained.engine.computing(),
     ):
-        raise mx.MXNetError(said)
+        raise ERROR(said)
 
 
-def test_another_error_of_mxnet_is_passed_on(trained):
-    with pytest.raises(mx.MXNetError, match="shape"), trained.engine.computing():
-        raise mx.MXNetError("incompatible shape")
+def test_another_error_of_the_library_is_passed_on(trained):
+    with pytest.raises(ERROR, match="shape"), trained.engine.computing():
+        raise ERROR("incompatible shape")

@@ -9,11 +9,10 @@ from damage import alter, as_folder, as_link, as_pipe, cut, damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import fit, make_reviews, prepare, run_code
+from conftest import ENGINE, fit, make_reviews, prepare, run_code
 from selfatt_lib import prediction as module
 from selfatt_lib.config import TrainingConfig
 from selfatt_lib.data.tokens import tokenize
-from selfatt_lib.engines import mxnet
 from selfatt_lib.machinery.files import JSON_BYTES, write_arrays
 from selfatt_lib.prediction import Classifier, _is_clipped
 from selfatt_lib.reference import weight_shapes
@@ -543,13 +542,13 @@ def assert_same(one, other, atol):
 
 def test_many_texts_are_predicted_by_an_engine_and_come_out_alike(trained, monkeypatch):
     started = []
-    predictor = mxnet.predictor
+    predictor = ENGINE.predictor
 
     def start(*arguments):
         started.append(arguments)
         return predictor(*arguments)
 
-    monkeypatch.setattr(mxnet, "predictor", start)
+    monkeypatch.setattr(ENGINE, "predictor", start)
     monkeypatch.setattr(module, "TEXTS_WORTH_AN_ENGINE", 10)
     classifier = Classifier.load(trained.run.path, "cpu")
     texts = make_reviews(50, seed=3)["text"].tolist()
@@ -572,7 +571,7 @@ def test_numpy_predicts_what_a_broken_engine_cannot(trained, monkeypatch):
     def broken(*_):
         raise ImportError("libmxnet.so does not load")
 
-    monkeypatch.setattr(mxnet, "predictor", broken)
+    monkeypatch.setattr(ENGINE, "predictor", broken)
     monkeypatch.setattr(module, "TEXTS_WORTH_AN_ENGINE", 1)
     classifier = Classifier.load(trained.run.path)
     with pytest.warns(UserWarning, match="NumPy predicts: libmxnet.so does not load"):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import SMALL, finish, fit, make_reviews, prepare
+from conftest import CHOSEN, SMALL, finish, fit, make_reviews, prepare
 from selfatt_lib import results, training
 from selfatt_lib.config import TrainingConfig
 from selfatt_lib.results import baselines, write_metrics
@@ -46,9 +46,7 @@ def test_the_metrics_are_those_of_the_best_epoch_and_rows_are_given_stars(tmp_pa
     )
     given, predicted = np.array([1, 1, 2, 5]), np.array([1, 3, 3, 4])
     found = baselines(prepared.train_reviews, prepared.valid_reviews)
-    metrics = write_metrics(
-        prepared.run, history, given, predicted, 60, prepared.engine.devices, found
-    )
+    metrics = write_metrics(prepared.run, history, given, predicted, 60, CHOSEN, found)
     assert (metrics["best_epoch"], metrics["epochs"], metrics["seconds"]) == (2, 3, 7.0)
     assert metrics["confusion_matrix"] == [
         [1, 0, 1, 0, 0],

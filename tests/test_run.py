@@ -22,7 +22,6 @@ from conftest import (
     run_code,
 )
 from selfatt_lib.config import TrainingConfig
-from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.prediction import Classifier
 from selfatt_lib.run import RunDirectory, best
 
@@ -339,7 +338,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_last_epoch_stays(
         (disk / "ballast").write_bytes(bytes(room))
 
     def spoil():
-        mx.nd.waitall()
+        filled.engine.weights()  # waits for what is computed in the background
         if cause == "read-only":
             assert mount("remount", "ro").returncode == 0
         elif cause == "gone":

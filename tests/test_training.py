@@ -14,7 +14,10 @@ from safetensors.numpy import load_file
 from stopping import Stopped, at_step, stop_after
 
 from conftest import (
+    CHOSEN,
+    ENGINE,
     SMALL,
+    TWO,
     assert_same_run,
     finish,
     fit,
@@ -24,9 +27,7 @@ from conftest import (
 )
 from selfatt_lib import training
 from selfatt_lib.config import TrainingConfig
-from selfatt_lib.engines.mxnet import Engine
 from selfatt_lib.machinery import recording
-from selfatt_lib.machinery.runtime import mx
 from selfatt_lib.prediction import Classifier
 from selfatt_lib.training import evaluate
 
@@ -120,7 +121,7 @@ def test_a_batch_whose_loss_is_no_number_is_named_and_what_was_saved_stays(
     tmp_path, monkeypatch
 ):
     prepared = prepare(tmp_path / "run", make_reviews(200), batch_size=4, epochs=2)
-    steps, step, count = len(prepared.train_batches), Engine.step, []
+    steps, step, count = len(prepared.train_batches), ENGINE.Engine.step, []
 
     def broken_step(*args):
         count.append(1)
@@ -129,7 +130,7 @@ def test_a_batch_whose_loss_is_no_number_is_named_and_what_was_saved_stays(
             handle.outcomes = [(loss * float("nan"), x) for loss, x in handle.outcomes]
         return handle
 
-    monkeypatch.setattr(Engine, "step", broken_step)
+    monkeypatch.setattr(ENGINE.Engine, "step", broken_step)
     with pytest.raises(
         RuntimeError, match=f"the loss of batch 3 of {steps} in epoch 2 is infinite"
     ):
@@ -420,18 +421,18 @@ def sigint_as_at_a_terminal():
 
 @pytest.mark.usefixtures("sigint_as_at_a_terminal")
 @pytest.mark.parametrize(
-    ("number", "batch", "devices"),
+    ("number", "batch", "chosen"),
     [
-        (signal.SIGTERM, 2, [mx.cpu()]),
-        (signal.SIGINT, 15, [mx.cpu()]),  # the last
-        (signal.SIGINT, 2, [mx.cpu(0), mx.cpu(1)]),
+        (signal.SIGTERM, 2, CHOSEN),
+        (signal.SIGINT, 15, CHOSEN),  # the last
+        (signal.SIGINT, 2, TWO),
     ],
 )
 def test_a_signal_stops_at_the_next_batch_and_nothing_is_lost(
-    number, batch, devices, tmp_path, monkeypatch
+    number, batch, chosen, tmp_path, monkeypatch
 ):
     parameters = {"epochs": 2, "num_layers": 2, "embedding_dropout": 0.2}
-    parameters |= {"devices": devices, "learning_rate": 0.01}
+    parameters |= {"chosen": chosen, "learning_rate": 0.01}
     unbroken = prepare(tmp_path / "unbroken", **parameters)
     unbroken.history = fit(unbroken)
     steps = len(unbroken.train_batches)

@@ -47,9 +47,13 @@ class Chosen:
     module: ModuleType
     devices: list
 
+    @property
+    def library(self):
+        """What computes, "MXNet 1.9.1": str."""
+        return f"{self.module.NAME} {self.module.VERSION}"
+
     def __str__(self):
-        library = f"{self.module.NAME} {self.module.VERSION}"
-        return f"{library} on {', '.join(self.devices)}"
+        return f"{self.library} on {', '.join(self.devices)}"
 
 
 def choose(engine="auto", device="auto", precision="float32"):
