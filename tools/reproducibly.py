@@ -12,7 +12,10 @@ from pathlib import Path
 
 SETTLED = {
     "OPENBLAS_CORETYPE": "Haswell",  # NumPy's, SciPy's and MXNet's matrix products
-    "DNNL_MAX_CPU_ISA": "AVX2",  # MXNet's other operators
+    "MKL_CBWR": "AVX2",  # PyTorch's
+    "DNNL_MAX_CPU_ISA": "AVX2",  # MXNet's other operators, and PyTorch's
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # their name for it today
+    "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own
     "OMP_NUM_THREADS": "2",
     "TQDM_DISABLE": "1",  # progress bars
     # where the chapters' runs are, apart from those of `make train`
