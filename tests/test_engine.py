@@ -194,11 +194,9 @@ def test_all_devices_of_a_finished_run_have_the_best_weights(tmp_path):
 if ENGINE.NAME == "PyTorch":
     ERROR = RuntimeError
     NO_MEMORY = [
-        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of",
-        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't "
-        "allocate memory: you tried to allocate 4000000000000 bytes. Error code 12",
-        "[enforce fail at alloc_cpu.cpp:83] data. DefaultCPUAllocator: not enough "
-        "memory: you tried to allocate 4000000000000 bytes.",
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity",
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 4000000000",
         "MPS backend out of memory (MPS allocated: 17.17 GB, other allocations: 1 KB)",
     ]
 else:

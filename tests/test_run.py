@@ -338,7 +338,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_last_epoch_stays(
         (disk / "ballast").write_bytes(bytes(room))
 
     def spoil():
-        filled.engine.weights()  # waits for what is computed in the background
+        stopped.engine.weights()  # waits for what is computed in the background
         if cause == "read-only":
             assert mount("remount", "ro").returncode == 0
         elif cause == "gone":
