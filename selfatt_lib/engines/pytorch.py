@@ -1,14 +1,19 @@
 """The engine on PyTorch: Adam on a CPU, a GPU, or several that share each batch."""
 
 import math
+import os
 import re
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 
 from selfatt_lib.config import gpu_numbers
 from selfatt_lib.engines import MOMENTS, check_state, deal_out
+
+# PyTorch's threads would wait for each other by counting, at the cost of all others'
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import torch
+
 from selfatt_lib.pytorch import SelfAttentiveBiLSTM, objective
 
 NAME, VERSION = "PyTorch", torch.__version__
@@ -176,13 +181,20 @@ class Engine:
                 torch.nn.utils.clip_grad_norm_(
                     self.trained.values(), self.config.clip_norm
                 )
-            self.steps += 1
-            # MXNet adds ε before it corrects the variance, PyTorch behind it
-            (group,) = self.optimizer.param_groups
-            group["eps"] = EPSILON / math.sqrt(1 - BETAS[1] ** self.steps)
-            self.optimizer.step()  # Adam
+            self.move()
             self.copy_weights()
             return Handle(shares, outcomes)
+
+    def move(self):
+        """Let Adam move the weights.
+
+        MXNet adds ε to a root that is not corrected yet for the first steps, PyTorch to
+        one that is.
+        """
+        self.steps += 1
+        (group,) = self.optimizer.param_groups
+        group["eps"] = EPSILON / math.sqrt(1 - BETAS[1] ** self.steps)
+        self.optimizer.step()
 
     @torch.no_grad()
     def sum_gradients(self):
