@@ -3,6 +3,8 @@
 import ast
 import inspect
 import textwrap
+from importlib.util import find_spec
+from pathlib import Path
 
 from IPython.display import Markdown
 
@@ -12,18 +14,28 @@ def show_source(*objects):
 
     Parameters
     ----------
-    *objects : function or class
-        Several are shown one below the other.
+    *objects : function, class, or str
+        Several are shown one below the other. A text, "module:Class.method", is read
+        from the module's file, which need not be importable here.
 
     Returns
     -------
     IPython.display.Markdown
         Highlighted by whatever shows the notebook.
     """
-    sources = "\n\n\n".join(
-        _without_docstrings(inspect.getsource(shown)) for shown in objects
-    )
+    sources = "\n\n\n".join(_without_docstrings(_source(shown)) for shown in objects)
     return Markdown(f"```python\n{sources}\n```")
+
+
+def _source(shown):
+    if not isinstance(shown, str):
+        return inspect.getsource(shown)
+    module, _, names = shown.partition(":")
+    text = Path(find_spec(module).origin).read_text(encoding="utf-8")
+    node = ast.parse(text)
+    for name in names.split("."):
+        node = next(each for each in node.body if getattr(each, "name", "") == name)
+    return "\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno])
 
 
 def _without_docstrings(source):

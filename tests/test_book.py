@@ -2,6 +2,7 @@
 
 import inspect
 
+from conftest import run_code
 from selfatt_lib import book
 from selfatt_lib.book import show_source
 from selfatt_lib.model import BiLSTM, SelfAttention
@@ -47,6 +48,15 @@ def test_source_is_shown_without_docstrings_and_otherwise_as_it_is():
 def test_a_method_is_shown_from_its_own_margin():
     method = shown(SelfAttention.hybrid_forward)
     assert method.startswith("def hybrid_forward(self, F, hidden, valid_length):\n    ")
+
+
+def test_a_name_is_read_from_its_file_without_an_import():
+    name = "selfatt_lib.model:SelfAttention.hybrid_forward"
+    assert shown(name) == shown(SelfAttention.hybrid_forward)
+    assert shown("selfatt_lib.reference:class_weights") == shown(class_weights)
+    code = "import sys; from selfatt_lib.book import show_source; "
+    code += f"show_source({name!r}); assert 'mxnet' not in sys.modules"
+    assert run_code(code).returncode == 0
 
 
 def test_several_objects_are_shown_one_below_the_other():
