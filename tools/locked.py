@@ -2,12 +2,13 @@
 
 That is the table of packages in book/licences.md, with what the installed packages say
 about themselves, and selfatt_lib/machinery/pinned.txt, the hashes of what a hosted
-notebook installs in one version only.
+notebook installs in one version only. No environment has both engines: of a package
+that is not installed, the page keeps the licence that it has.
 """
 
 import re
 import tomllib
-from importlib.metadata import distribution, metadata
+from importlib.metadata import PackageNotFoundError, distribution, metadata
 
 from packaging.requirements import Requirement
 from setup import LOCKS, ROOT, requirements
@@ -27,7 +28,13 @@ def wanted(*extras):
 
 def licence(name):
     """Return what an installed package says of its licence, at its shortest."""
-    about = metadata(name)
+    try:
+        about = metadata(name)
+    except PackageNotFoundError:
+        row = re.search(rf"(?m)^\| {re.escape(name)} \|.*", PAGE.read_text())
+        if row is None:
+            raise
+        return row[0].split(" | ")[2]
     words = about["License"] or ""
     filed = [line for line in about.get_all("Classifier", []) if "License ::" in line]
     return (
@@ -38,25 +45,35 @@ def licence(name):
     )
 
 
+def names(*extras):
+    """Return the names of what the library and these extras ask for: set."""
+    return {requirement.name for requirement in wanted(*extras)}
+
+
 def table():
     """Return the packages asked for in Markdown, and how many more there are."""
-    versions = {}
-    for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", LOCKS["cpu"].read_text()):
-        versions.setdefault(name, []).append(version)
-    library = {requirement.name for requirement in wanted("cpu")}
-    named = sorted({requirement.name for requirement in wanted("cpu", "dev")})
+    versions, counts = {}, []
+    for engine in ("mxnet", "pytorch"):
+        pins = re.findall(r"(?m)^([\w.-]+)==(\S+)", LOCKS[engine].read_text())
+        for name, version in pins:
+            versions.setdefault(name, {})[version] = None
+        asked = len(names(engine, "dev"))
+        counts.append(f"{asked} of them and {len(dict(pins)) - asked} more")
+    uses = dict.fromkeys(names("dev"), "book, tests")
+    uses |= dict.fromkeys(names("mxnet"), "library, with MXNet")
+    uses |= dict.fromkeys(names("pytorch"), "library, with PyTorch")
+    uses |= dict.fromkeys(names(), "library")
     lines = ["| package | version | licence | for |", "| --- | --- | --- | --- |"]
-    for name in named:
-        use = "library" if name in library else "book, tests"
+    for name, use in sorted(uses.items()):
         row = (name, ", ".join(versions[name]), licence(name), use)
         lines.append(f"| {' | '.join(row)} |")
-    more = f"These {len(named)} packages need {len(versions) - len(named)} more."
+    more = "The lock with MXNet has {}; the one with PyTorch {}.".format(*counts)
     return "\n".join([*lines, "", more, ""])
 
 
 def pinned():
     """Return the locks' entries for what the library wants in one version only."""
-    both = [x for x in wanted("cpu", "gpu") if str(x.specifier).startswith("==")]
+    both = [x for x in wanted(*LOCKS) if str(x.specifier).startswith("==")]
     locks = "\n".join(lock.read_text() for lock in LOCKS.values())
     entries = requirements(locks, {requirement.name for requirement in both})
     return "\n".join(sorted(set(re.split(r"\n(?=\S)", entries)))) + "\n"
