@@ -149,22 +149,21 @@ def test_nothing_is_done_while_the_lock_is_the_same(extra, venv):
 @pytest.mark.parametrize(
     ("before", "asked", "after"),
     [
-        ("", [], "mxnet"),
-        ("", ["gpu"], "mxnet-gpu"),
         ("mxnet", ["gpu"], "mxnet-gpu"),
         ("mxnet", ["gpu", "pytorch"], "pytorch"),
         ("mxnet-gpu", ["cpu"], "mxnet"),
         ("mxnet-gpu", ["pytorch"], "pytorch"),
         ("pytorch", ["mxnet"], "mxnet"),
         ("pytorch", ["mxnet", "gpu"], "mxnet-gpu"),
+        ("cpu", [], "mxnet"),  # as it was called when there was no PyTorch
+        ("gpu", [], "mxnet-gpu"),
     ],
 )
 def test_what_is_asked_for_makes_the_environment_anew(
     before, asked, after, venv, machine
 ):
     machine("Linux", "x86_64", "glibc")
-    if before:
-        setup.STAMP.write_text(setup.fingerprint(before))
+    setup.STAMP.write_text(f"{before} 6b1f")
     assert "pip failed" in setup.main(*asked)
     assert setup.made_for() == f"{after} "
 
@@ -177,19 +176,20 @@ def test_a_set_up_that_failed_is_tried_again_for_the_same(extra, venv):
 
 
 @pytest.mark.parametrize(
-    ("system", "architecture", "libc", "chosen"),
+    ("system", "architecture", "libc", "asked", "chosen"),
     [
-        ("Linux", "x86_64", "glibc", "mxnet"),
-        ("Linux", "aarch64", "glibc", "pytorch"),
-        ("Darwin", "arm64", "", "pytorch"),
-        ("Windows", "AMD64", "", "pytorch"),
+        ("Linux", "x86_64", "glibc", [], "mxnet"),
+        ("Linux", "x86_64", "glibc", ["gpu"], "mxnet-gpu"),
+        ("Linux", "aarch64", "glibc", [], "pytorch"),
+        ("Darwin", "arm64", "", ["gpu"], "pytorch"),
+        ("Windows", "AMD64", "", [], "pytorch"),
     ],
 )
 def test_the_engine_that_is_not_named_is_mxnet_where_it_loads_and_else_pytorch(
-    system, architecture, libc, chosen, venv, machine
+    system, architecture, libc, asked, chosen, venv, machine
 ):
     machine(system, architecture, libc)
-    setup.main()
+    setup.main(*asked)
     assert setup.made_for() == f"{chosen} "
 
 
@@ -209,6 +209,7 @@ def test_a_gpu_needs_no_other_pytorch_and_it_is_said_which_gpus_it_knows(
 
 def test_an_environment_that_cannot_be_emptied_is_left_unfinished(venv, monkeypatch):
     """As on Windows, while a program of .venv runs."""
+    setup.STAMP.write_text(setup.fingerprint("mxnet"))
     failed = subprocess.CompletedProcess([], 1)
     monkeypatch.setattr(setup.subprocess, "run", lambda *_, **__: failed)
     assert "Does something run from it?" in setup.main("pytorch")
@@ -216,9 +217,9 @@ def test_an_environment_that_cannot_be_emptied_is_left_unfinished(venv, monkeypa
 
 
 def test_windows_has_pythons_program_elsewhere(machine):
-    assert setup.python() == setup.VENV / "bin" / "python"
+    assert setup.interpreter() == setup.VENV / "bin" / "python"
     machine("Windows", "AMD64")
-    assert setup.python() == setup.VENV / "Scripts" / "python.exe"
+    assert setup.interpreter() == setup.VENV / "Scripts" / "python.exe"
 
 
 def test_an_old_windows_console_can_show_all_that_is_said():

@@ -61,7 +61,7 @@ def system():
 
 def problem(engine):
     """Return why there cannot be that engine here, in one sentence, or None."""
-    here, python, windows = system(), sys.executable, platform.system() == "Windows"
+    here, this, windows = system(), sys.executable, platform.system() == "Windows"
     if not (3, 11) <= sys.version_info[:2] <= (3, 14):
         mend = (
             "install one, or let uv do it with 'uv venv --python 3.13 ~/python3.13' "
@@ -70,11 +70,11 @@ def problem(engine):
         if windows:
             mend = "install one and say, for example, 'py -3.13 tools/setup.py'."
         version = platform.python_version()
-        return f"Python 3.11 to 3.14 is needed and {python} is {version}: {mend}"
+        return f"Python 3.11 to 3.14 is needed and {this} is {version}: {mend}"
     if here == "Darwin x86_64":
         return (
             "PyTorch and Numba, which MXNet's side needs, are no longer built for "
-            f"macOS on Intel: {ELSEWHERE} Is this Apple silicon? Then {python} is "
+            f"macOS on Intel: {ELSEWHERE} Is this Apple silicon? Then {this} is "
             "Intel's: install a Python for arm64."
         )
     if here not in SYSTEMS:
@@ -90,16 +90,16 @@ def problem(engine):
     macos = platform.mac_ver()[0]
     if macos and int(macos.split(".")[0]) < 14:
         return f"PyTorch needs macOS 14 and this is {macos}: update it, or {ELSEWHERE}"
-    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
-    headers = Path(sysconfig.get_path("include"), "Python.h")
     venvs = importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv")
-    needed = [(venvs, f"{python} cannot make virtual environments", "python3-venv")]
+    needed = [(venvs, f"{this} cannot make virtual environments", "python3-venv")]
     if engine == "mxnet":
         builds = "GluonNLP is compiled at set-up and"
+        compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
         compiles = shutil.which(compiler.split()[0])
+        headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
         needed += [
             (compiles, f"{builds} there is no C compiler", "gcc"),
-            (headers.is_file(), f"{builds} {python} has no headers", "python3-dev"),
+            (headers, f"{builds} {this} has no headers", "python3-dev"),
         ]
     for there, lacking, package in needed:
         if not there:
@@ -108,19 +108,19 @@ def problem(engine):
 
 
 def size(extra):
-    """Return how much there is to download, and what it is good for."""
+    """Return what is installed, and how much there is to download."""
     if extra == "mxnet":
-        return "MXNet, 0.6 GB to download, one to three minutes"
+        return "MXNet: 0.6 GB to download, one to three minutes"
     if extra == "mxnet-gpu":
-        text = "MXNet for the GPU, 2.7 GB to download"
+        text = "MXNet for the GPU: 2.7 GB to download"
         try:
             ctypes.CDLL("libcuda.so.1")
         except OSError:
             text += ", but no NVIDIA driver (libcuda.so.1) is visible here to run it"
         return text
     if platform.system() == "Linux":
-        return "PyTorch with CUDA 13 for a GPU, 3.5 GB to download, 5 GB on disk"
-    return "PyTorch, 0.5 GB to download"
+        return "PyTorch with CUDA 13: 3.5 GB to download, 7 GB on disk, some minutes"
+    return "PyTorch: 0.5 GB to download"
 
 
 def fingerprint(extra):
@@ -139,7 +139,7 @@ def requirements(lock, names):
     return "\n".join(x for x in entries if re.split(r"[=\s]", x)[0] in names)
 
 
-def python():
+def interpreter():
     """Return the path of the environment's Python."""
     windows = platform.system() == "Windows"
     return VENV / ("Scripts/python.exe" if windows else "bin/python")
@@ -150,7 +150,7 @@ def install(*arguments, number=1):
 
     All that it says goes to .venv/install.log.
     """
-    command = [python(), "-m", "pip", "install", *arguments]
+    command = [interpreter(), "-m", "pip", "install", *arguments]
     command += ["--no-deps", "--no-build-isolation", "--log", VENV / "install.log"]
     command += ["--disable-pip-version-check", "--root-user-action=ignore"]
     said, done, started = [], 0, time.monotonic()
@@ -174,24 +174,36 @@ def install(*arguments, number=1):
     return pip.returncode == 0
 
 
+def remembered():
+    """Return for which engine and device .venv was made, or what fits the system."""
+    extra = made_for().partition(" ")[0]
+    if extra:  # in the first edition "cpu" or "gpu"
+        engine = "pytorch" if extra == "pytorch" else "mxnet"
+    else:
+        engine = "mxnet" if system() == "Linux x86_64" else "pytorch"
+    return engine, "gpu" if extra.endswith("gpu") else "cpu"
+
+
 def main(*asked):
     engines = [word for word in asked if word in ("mxnet", "pytorch")]
     devices = [word for word in asked if word in ("cpu", "gpu")]
     if len(engines) > 1 or len(devices) > 1 or len(asked) > len(engines + devices):
         said = " ".join(asked)
         return f"set-up: ENGINE is mxnet or pytorch, DEVICE cpu or gpu; got {said!r}."
-    before = made_for().partition(" ")[0]
-    first = "mxnet" if system() == "Linux x86_64" else "pytorch"
-    (engine,) = engines or [before.partition("-")[0] or first]
-    (device,) = devices or ["gpu" if before == "mxnet-gpu" else "cpu"]
+    kept_engine, kept_device = remembered()
+    (engine,), (device,) = engines or [kept_engine], devices or [kept_device]
     extra = "mxnet-gpu" if (engine, device) == ("mxnet", "gpu") else engine
+    done = made_for() == fingerprint(extra)
+    reason = None if done else problem(engine)
+    if reason:
+        return f"set-up: {reason}"
     if (engine, device) == ("pytorch", "gpu"):
         print(f"set-up: {GPUS[platform.system()]}", flush=True)
-    if made_for() == fingerprint(extra):
+    if done:
         return None
-    if reason := problem(engine):
-        return f"set-up: {reason}"
     print(f"set-up: installing into .venv ({size(extra)})", flush=True)
+    if STAMP.is_file():
+        STAMP.unlink()  # what follows may end with half of it deleted
     if subprocess.run([sys.executable, "-m", "venv", "--clear", VENV]).returncode:
         return "set-up: .venv could not be made, see above. Does something run from it?"
     STAMP.write_text(f"{extra} ")  # should this fail, the next try knows for what
@@ -206,7 +218,7 @@ def main(*asked):
         return FAILED
     if engine == "mxnet":  # for a plain `import mxnet`
         hook = "from selfatt_lib.machinery.install import write_hook; write_hook()"
-        subprocess.run([python(), "-c", hook], check=True)
+        subprocess.run([interpreter(), "-c", hook], check=True)
     STAMP.write_text(fingerprint(extra))
     return None
 
