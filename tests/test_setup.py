@@ -207,6 +207,17 @@ def test_a_gpu_needs_no_other_pytorch_and_it_is_said_which_gpus_it_knows(
         assert expected in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("extra", setup.LOCKS)
+def test_a_plain_import_of_mxnet_is_seen_to_where_mxnet_is(extra, venv, monkeypatch):
+    ran = []
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(setup, "install", lambda *_, **__: True)
+    monkeypatch.setattr(setup.subprocess, "run", lambda x, **_: ran.append(x) or done)
+    assert setup.main(*extra.split("-")) is None
+    assert ("write_hook()" in str(ran[-1][-1])) == (extra != "pytorch")
+    assert setup.made_for() == setup.fingerprint(extra)
+
+
 def test_an_environment_that_cannot_be_emptied_is_left_unfinished(venv, monkeypatch):
     """As on Windows, while a program of .venv runs."""
     setup.STAMP.write_text(setup.fingerprint("mxnet"))
