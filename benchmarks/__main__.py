@@ -5,7 +5,6 @@ import time
 import click
 
 from benchmarks import questions, report
-from benchmarks.harness import WITH_TORCH
 
 QUESTIONS = ("pipeline", "step", "epoch", "inference", "memory")
 
@@ -18,7 +17,7 @@ def main(names, quick):
     machine = report.describe_machine()
     for name, value in machine.items():
         print(f"{name:15} {value}")
-    if not WITH_TORCH:
+    if "pytorch" not in questions.INSTALLED:
         print(
             "PyTorch is left out: it is not installed (.venv/bin/uv pip install torch)"
         )

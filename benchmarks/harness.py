@@ -8,18 +8,13 @@ runs each benchmark to its end before the next, so a busy minute would hit one s
 
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
-from importlib.util import find_spec
-from types import SimpleNamespace
 
 import click
 import numpy as np
-
-WITH_TORCH = find_spec("torch") is not None
 
 
 class Side(ProcessPoolExecutor):
@@ -49,14 +44,6 @@ class Side(ProcessPoolExecutor):
 def _build(target, arguments, cache):
     global _object
     module, _, name = target.partition(":")
-    hidden = "mxnet" if module == "benchmarks.pytorch" else "torch"
-
-    def find_spec(found, *_):
-        if found == hidden:
-            raise ModuleNotFoundError(f"{hidden} is left out of this process")
-
-    # spaCy loads MXNet and PyTorch wherever it finds them; here it finds one of them
-    sys.meta_path.insert(0, SimpleNamespace(find_spec=find_spec))
     os.environ["TQDM_DISABLE"] = "1"
     if cache:
         os.environ["SELFATT_CACHE"] = cache

@@ -1,7 +1,4 @@
-"""Our side of every comparison, and all that the benchmarks ask of the library.
-
-PyTorch's side takes the tokenizer from here, so MXNet is imported by the engine only.
-"""
+"""Our side of every comparison, and all that the benchmarks ask of the library."""
 
 import resource
 import tempfile
@@ -40,15 +37,15 @@ class Pipeline:
 class TrainingStep:
     """Steps on one batch. The losses are read at the end: `train` reads late too."""
 
+    def __init__(self, engine):
+        self.chosen = engines.choose(engine, "cpu")
+
     def build(self, setting):
         """Begin anew with this setting."""
-        from selfatt_lib.machinery.runtime import mx
-
         weights = setting.weights()
         config, vectors = setting.config, weights["embedding.weight"]
-        self.engine = engines.build(config, vectors, config.class_weights)
+        self.engine = engines.build(config, vectors, config.class_weights, self.chosen)
         self.engine.load_weights(weights)
-        self.wait = mx.nd.waitall
         tokens, stars = setting.batch()
         valid_length = np.full(len(tokens), setting.tokens)
         self.batch = [a.astype(np.int32) for a in (tokens, valid_length, stars)]
@@ -56,15 +53,16 @@ class TrainingStep:
     def run(self, steps):
         """Return the mean loss before each step: list of float."""
         handles = [self.engine.step(self.batch) for _ in range(steps)]
-        self.wait()  # for the last step's weights too
+        self.engine.weights()  # waits for the last step's, too
         return [float(handle.read()[0].mean()) for handle in handles]
 
 
 class Epoch:
     """An epoch of the default setting; but one review is held out instead of 1400."""
 
-    def __init__(self):
+    def __init__(self, engine):
         self.settings = {"epochs": 1, "valid_size": 1, "device": "cpu"}
+        self.settings |= {"engine": engine}
         self.corpus = prepare(TrainingConfig(**self.settings))
 
     def seconds(self):

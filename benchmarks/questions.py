@@ -12,20 +12,34 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import settings
-from benchmarks.harness import WITH_TORCH, Side, interleave, run_afresh
+from benchmarks.harness import Side, interleave, run_afresh
 from benchmarks.report import compare, row
+from selfatt_lib import engines
 
+INSTALLED = engines.installed()
+# our engines; "ours" is the one that is chosen by itself
+OURS = dict(zip(("ours", "ours in PyTorch"), INSTALLED))
+PEERS = {"tutorial": "mxnet", "PyTorch": "pytorch"}  # and what each needs
 PRODUCT = 3000  # rows and columns of NumPy's matrices
 SAME_LOSS = 1e-3  # relative
 
 
-def start(stack, names, what, *arguments):
-    """Start those of these sides that are installed: dict of `Side`."""
+def peers(stack, names, what, *arguments):
+    """Start those of these peers that can run here: dict of `Side`."""
     return {
         name: stack.enter_context(Side(f"benchmarks.{name.lower()}:{what}", *arguments))
         for name in names
-        if name != "PyTorch" or WITH_TORCH
+        if PEERS[name] in INSTALLED
     }
+
+
+def in_pairs(question, name, unit, runs, count):
+    """Return the rows of "ours", and those of our other engine beside PyTorch."""
+    twin = {"ours": runs.pop("ours in PyTorch", None), "PyTorch": runs.get("PyTorch")}
+    rows = compare(question, name, unit, runs, count)
+    if twin["ours"]:
+        rows += compare(question, f"{name}, our PyTorch", unit, twin, count)
+    return rows
 
 
 def timed(sides, method, *arguments):
@@ -64,7 +78,8 @@ def pipeline(quick=False):
         path = str(Path(folder, "reviews.jsonl"))
         with Side("benchmarks.reviews:Reviews") as reviews:
             reviews.call("write", path, count)
-        works = {side: partial(run, side) for side in ("ours", "tutorial")}
+        sides = ["ours", *["tutorial"] * ("mxnet" in INSTALLED)]
+        works = {side: partial(run, side) for side in sides}
         runs = interleave(works, repetitions, "pipeline", warm_up=0)
     check("reviews and tokens", found)
     name = f"{count:,} texts to batches"
@@ -78,12 +93,17 @@ def step(quick=False):
     read at every step) and the same model in PyTorch, each with the threads that it
     chooses, on the same batch of reviews that are all as long: nothing is padded.
     First, at a small size and without dropout, all start from the same weights, and the
-    losses of ten steps must agree. The limit is what NumPy reaches at a product of
+    losses of ten steps must agree. Where both engines are installed, the one on PyTorch
+    has rows of its own, beside PyTorch. The limit is what NumPy reaches at a product of
     large matrices, which takes its turn among the steps.
     """
     rows = []
     with ExitStack() as stack:
-        sides = start(stack, ["ours", "tutorial", "PyTorch"], "TrainingStep")
+        sides = {
+            name: stack.enter_context(Side("benchmarks.ours:TrainingStep", engine))
+            for name, engine in OURS.items()
+        }
+        sides |= peers(stack, PEERS, "TrainingStep")
         numpy = stack.enter_context(Side("benchmarks.questions:MatrixProduct"))
         for name, setting, steps in (
             ("tutorial's setting", settings.tutorial(), 1),
@@ -99,7 +119,7 @@ def step(quick=False):
             works = timed(sides, "run", steps) | {"NumPy": partial(numpy.time, "run")}
             runs = interleave(works, 3 if quick else 15, name, warm_up=2)
             product, ours = runs.pop("NumPy"), runs["ours"]
-            rows += compare("step", name, "reviews/s", runs, steps * setting.reviews)
+            rows += in_pairs("step", name, "reviews/s", runs, steps * setting.reviews)
             limit = 2 * PRODUCT**3 / product.median
             share = 100 * steps * setting.operations() / ours.median / limit
             name += f": of {limit / 1e9:,.0f} GFLOP/s"
@@ -121,10 +141,17 @@ class MatrixProduct:
 
 def epoch(quick=False):
     """An epoch of the default setting, by `train`: batches, steps, bar. No peer."""
-    with Side("benchmarks.ours:Epoch") as side:
-        works = {"ours": partial(side.call, "seconds")}
+    with ExitStack() as stack:
+        works = {}
+        for name, engine in OURS.items():
+            side = stack.enter_context(Side("benchmarks.ours:Epoch", engine))
+            works[name] = partial(side.call, "seconds")
         runs = interleave(works, 2 if quick else 7, "epoch")
-    return compare("epoch", "epoch of quick", "s", runs)
+    return [
+        each
+        for name, times in runs.items()
+        for each in compare("epoch", f"epoch of quick, {name}", "s", {"ours": times})
+    ]
 
 
 def inference(quick=False):
@@ -141,7 +168,8 @@ def inference(quick=False):
     counts, repetitions = ((500, 10_500), 3) if quick else ((4_000, 12_000), 9)
     rows = []
     with ExitStack() as stack:
-        sides = start(stack, ["ours", "PyTorch"], "Inference", max(counts))
+        ours = stack.enter_context(Side("benchmarks.ours:Inference", max(counts)))
+        sides = {"ours": ours} | peers(stack, ["PyTorch"], "Inference", max(counts))
         for count in counts:
             name = f"prediction of {count:,} reviews"
             found = {key: side.call("run", count) for key, side in sides.items()}
