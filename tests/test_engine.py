@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from stopping import stop_after
 
 from conftest import CHOSEN, ENGINE, TWO, fit, make_reviews, prepare
-from selfatt_lib import reference
+from selfatt_lib import engines, reference
 from selfatt_lib.config import TrainingConfig
 from selfatt_lib.machinery import recording
 from selfatt_lib.training import evaluate
@@ -89,14 +89,17 @@ LOSSES = Path(__file__).with_name("losses.json")
 
 
 @pytest.mark.parametrize("name", json.loads(LOSSES.read_text()))
-def test_ten_steps_lose_what_they_lost_with_mxnet(name):
+def test_ten_steps_lose_what_they_lost_with_mxnet_and_leave_the_same_state(name):
     """Adam, clipping, class weights and penalty, from the same weights on."""
     stored = json.loads(LOSSES.read_text())[name]
-    np.testing.assert_allclose(ten_losses(stored["config"]), stored["losses"], 0, 1e-4)
+    losses, state = ten_steps(stored["config"])
+    np.testing.assert_allclose(losses, stored["losses"], 0, 1e-4)
+    for array, values in stored["state"].items():
+        np.testing.assert_allclose(state[array], values, 1e-3, 1e-6, err_msg=array)
 
 
-def ten_losses(parameters):
-    """Return the losses of ten steps on two batches: list of list of float."""
+def ten_steps(parameters):
+    """Return the losses of ten steps on two batches, and the engine's state."""
     config = TrainingConfig(**parameters, **WITHOUT_CHANCE)
     sizes = config.model_settings(vocab_size=40, embedding_size=7).model_dump()
     rng = np.random.RandomState(0)  # draws the same for ever
@@ -113,7 +116,8 @@ def ten_losses(parameters):
     vectors = weights["embedding.weight"]
     engine = ENGINE.Engine(config, vectors, config.class_weights, ["cpu"])
     engine.load_weights(weights)
-    return [engine.step(batches[i % 2]).read()[0].tolist() for i in range(10)]
+    losses = [engine.step(batches[i % 2]).read()[0].tolist() for i in range(10)]
+    return losses, engine.state()
 
 
 # Several devices
@@ -148,6 +152,27 @@ def assert_close_runs(a, b):
     theirs = b.engine.weights()
     for name, value in a.engine.weights().items():
         np.testing.assert_allclose(value, theirs[name], atol=1e-4, err_msg=name)
+
+
+BOTH = len(engines.installed()) == 2
+
+
+@pytest.mark.skipif(not BOTH, reason="needs both engines in one environment")
+@pytest.mark.parametrize("order", [["mxnet", "pytorch"], ["pytorch", "mxnet"]])
+def test_a_run_goes_on_with_the_other_engine_in_the_middle_of_an_epoch(
+    order, tmp_path, monkeypatch
+):
+    first, second = (engines.choose(name, "cpu") for name in order)
+    same = {"epochs": 4, **WITHOUT_CHANCE}
+    whole = prepare(tmp_path / "whole", chosen=first, **same)
+    whole.history = fit(whole)
+    begun = prepare(tmp_path / "parts", chosen=first, **same)
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "SECONDS_PER_SAVING", 0)  # after each batch
+        stop_after(begun, batches=2 * len(begun.train_batches) + 3)
+    resumed = prepare(tmp_path / "parts", chosen=second, resume=True, **same)
+    resumed.history = fit(resumed)
+    assert_close_runs(whole, resumed)
 
 
 def test_a_device_left_without_a_review_changes_nothing(tmp_path):
