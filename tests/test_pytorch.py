@@ -181,6 +181,29 @@ def test_a_device_that_is_not_there_is_refused_with_the_reason(name, said):
         engine.choose_devices(name)
 
 
+def test_of_the_gpus_the_first_that_computes_is_taken(monkeypatch):
+    broken = {"cuda:0"}
+    ones = torch.ones
+
+    def compute(*size, device):
+        if str(device) in broken:
+            raise RuntimeError("CUDA error: no kernel image is available\nmore")
+        return ones(*size)
+
+    assert engine.choose_devices() == ["cpu"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch, "ones", compute)
+    assert engine.choose_devices() == ["gpu:1"]
+    assert engine.choose_devices("gpu:1") == ["gpu:1"]
+    with pytest.raises(RuntimeError, match="gpu:0 cannot be .*: CUDA error: no kernel"):
+        engine.choose_devices("gpu:1,gpu:0")
+    broken.add("cuda:1")
+    with pytest.warns(UserWarning, match="computing on the CPU: .*no kernel image is"):
+        assert engine.choose_devices() == ["cpu"]
+
+
 def test_a_pytorch_without_cuda_is_named(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(RuntimeError, match=r"PyTorch, \d.*, is built without CUDA"):

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
@@ -29,7 +30,8 @@ def choose_devices(name="auto"):
     Parameters
     ----------
     name : {"auto", "cpu", "mps", "gpu", "gpu:1", "gpu:0,gpu:1", ...}, default "auto"
-        "auto" takes the first NVIDIA GPU, else the CPU; "gpu" means "gpu:0".
+        "auto" takes the first NVIDIA GPU that works, else the CPU, and warns if there is
+        one and none works; "gpu" means "gpu:0".
 
     Returns
     -------
@@ -43,7 +45,7 @@ def choose_devices(name="auto"):
         A device was asked for by name and cannot be used.
     """
     if name == "auto":
-        name = "gpu" if torch.cuda.is_available() else "cpu"
+        return [_first_gpu_that_works() or "cpu"]
     devices = [f"gpu:{number}" for number in gpu_numbers(name)] or [name]
     for device in devices:
         if problem := _problem(device):
@@ -52,6 +54,17 @@ def choose_devices(name="auto"):
                 f"{problem}. Or use device='cpu' or 'auto'."
             )
     return devices
+
+
+def _first_gpu_that_works():
+    problems = []
+    for number in range(torch.cuda.device_count()):
+        if not (problem := _problem(f"gpu:{number}")):
+            return f"gpu:{number}"
+        problems.append(problem)
+    if problems:
+        warnings.warn(f"computing on the CPU: {problems[0]}", stacklevel=3)
+    return None
 
 
 def _problem(device):
@@ -66,7 +79,8 @@ def _problem(device):
     try:
         (torch.ones(1, device=native(device)) + 1).item()
     except (RuntimeError, AssertionError) as error:
-        return f"no computation ran on it. PyTorch says: {str(error).splitlines()[0]}"
+        said = str(error).splitlines()[0]
+        return f"no computation ran on {device}. PyTorch {VERSION} says: {said}"
     return None
 
 
