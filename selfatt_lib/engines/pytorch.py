@@ -30,8 +30,8 @@ def choose_devices(name="auto"):
     Parameters
     ----------
     name : {"auto", "cpu", "mps", "gpu", "gpu:1", "gpu:0,gpu:1", ...}, default "auto"
-        "auto" takes the first NVIDIA GPU that works, else the CPU, and warns if there is
-        one and none works; "gpu" means "gpu:0".
+        "auto" takes the first NVIDIA GPU that works, else the CPU, and warns if there
+        is one and none works; "gpu" means "gpu:0".
 
     Returns
     -------
