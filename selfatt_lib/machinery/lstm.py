@@ -13,7 +13,6 @@ that a word comes with, u the units. Gates lie below each other in MXNet's order
 
 import ctypes
 import math
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,7 +23,7 @@ from numba import njit
 from numba.core.compiler_lock import global_compiler_lock
 
 from selfatt_lib.machinery.runtime import THREADS, mx, mxnet_lock
-from selfatt_lib.machinery.threads import one_thread_for_blas
+from selfatt_lib.machinery.threads import at_fork, one_thread_for_blas
 
 # with fewer reviews, or smaller products, another thread costs more than it brings
 REVIEWS_WORTH_A_THREAD = 16
@@ -62,7 +61,7 @@ def _after_fork_in_child():
     _after_fork()
 
 
-os.register_at_fork(
+at_fork(
     before=_before_fork,
     after_in_parent=_after_fork,
     after_in_child=_after_fork_in_child,

@@ -4,6 +4,8 @@ import os
 import sys
 import threading
 
+from selfatt_lib.machinery.threads import at_fork
+
 
 def _notebook_is_open():
     """Tell whether an editor shows this notebook: papermill, nbval show no widgets."""
@@ -26,6 +28,6 @@ else:
     from tqdm import tqdm
 
 # a thread that is not in the child may have held the lock
-os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
+at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
 
 __all__ = ["tqdm"]

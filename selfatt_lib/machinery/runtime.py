@@ -17,13 +17,14 @@ import numpy as np
 from selfatt_lib.config import gpu_numbers
 from selfatt_lib.machinery import cuda
 from selfatt_lib.machinery.compat import THREADS, WHEEL
+from selfatt_lib.machinery.threads import at_fork
 
 try:
     import mxnet as mx
 except OSError as error:
     raise ImportError(
-        f"libmxnet.so of {WHEEL} does not load: {error}. `python -m "
-        "selfatt_lib.machinery.doctor` lists what it found"
+        f"libmxnet.so of {WHEEL} does not load: {error}. `python -m selfatt_lib "
+        "doctor` lists what it found"
     ) from error
 import gluonnlp as nlp  # noqa: F401
 
@@ -87,7 +88,7 @@ def _after_fork_in_child():
 
 
 choose_threads()
-os.register_at_fork(
+at_fork(
     before=_before_fork,
     after_in_parent=_after_fork,
     after_in_child=_after_fork_in_child,

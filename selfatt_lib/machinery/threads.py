@@ -8,6 +8,12 @@ from functools import cache
 from threading import RLock
 
 
+def at_fork(**calls):
+    """Do what `os.register_at_fork` does, or nothing where no process can be forked."""
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(**calls)
+
+
 def hold_at_fork(lock):
     """Have every fork hold a lock, so that no child finds it held by another thread."""
 
@@ -15,9 +21,7 @@ def hold_at_fork(lock):
         with suppress(RuntimeError):  # registered while a fork was under way
             lock.release()
 
-    os.register_at_fork(
-        before=lock.acquire, after_in_parent=release, after_in_child=release
-    )
+    at_fork(before=lock.acquire, after_in_parent=release, after_in_child=release)
 
 
 # Held while a module is imported that may be imported in a thread: a process forked
@@ -30,9 +34,9 @@ def _after_fork():
     _under_way.clear()
 
 
-os.register_at_fork(after_in_parent=_after_fork, after_in_child=_after_fork)
+at_fork(after_in_parent=_after_fork, after_in_child=_after_fork)
 hold_at_fork(no_fork)
-os.register_at_fork(before=lambda: _under_way.append(1))  # runs before it waits
+at_fork(before=lambda: _under_way.append(1))  # runs before it waits
 
 
 @contextmanager
