@@ -422,6 +422,37 @@ def test_the_decoder_may_take_little_more_than_it_starts_with_and_not_for_long()
     assert done.returncode == -signal.SIGXCPU
 
 
+WATCHED = """
+import sys
+
+sys.modules["resource"] = None  # as on Windows
+sys.path.insert(0, sys.argv[1])
+import parquet
+
+if len(sys.argv) > 2:
+    parquet.MEMORY = 2**27
+    parquet.main(10**10, 10_000, *sys.argv[2:])
+else:
+    parquet.SECONDS = 1
+    parquet.limit(0)
+    while True:
+        pass
+"""
+
+
+def test_where_the_system_has_no_limits_the_decoder_watches_itself(tmp_path):
+    folder = os.path.dirname(readers.parquet.__file__)
+    texts = pa.DictionaryArray.from_arrays([0] * 1000, ["x" * 10**6])  # 1 GB
+    content = parquet_of(("text", texts), ("stars", [1] * 1000))
+    with written(tmp_path, "a.parquet", content).open() as file:
+        done = run_code(WATCHED, folder, *readers.NEEDED, stdin=file, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == f"{readers.parquet.TOO_LARGE}\n"
+    done = run_code(WATCHED, folder, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == f"{readers.parquet.TOO_LATE}\n"
+
+
 @pytest.fixture
 def as_decoder(tmp_path, monkeypatch):
     """Return a function that puts other code in the decoder's place."""

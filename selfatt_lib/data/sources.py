@@ -107,8 +107,9 @@ def load_reviews(dataset="review-snippets", size=None, seed=0):
     - the member of an archive, and the columns of Parquet, have at most 100 times the
       file's size, or 100 MiB if that is more;
     - Parquet, of which a few bytes can stand for gigabytes, is decoded by another
-      process. On Linux, that has 2 GiB of memory, and a minute of computing with a
-      second more for each megabyte of the file.
+      process, which has 2 GiB of memory, and a minute of computing with a second more
+      for each megabyte of the file. Linux sees to that; elsewhere the process does
+      itself, a hundred times a second.
     """
     with closing(_open_dataset(str(dataset))) as chunks:
         reviews, blank = _sample(chunks, size, np.random.default_rng(seed))

@@ -4,13 +4,16 @@
 
 A few bytes of Parquet can stand for gigabytes, and Arrow's reader has no limit of
 memory. So `readers` runs it here, in a process of its own, which has one; should it
-crash, then only that. It prints a line of JSON with the names of all columns and the
-number of rows, then the rows as an Arrow stream. At an error it says what is wrong.
+crash, then only that. Linux enforces the limit; elsewhere a thread asks Arrow for what
+it holds. The process prints a line of JSON with the names of all columns and the number
+of rows, then the rows as an Arrow stream. At an error it says what is wrong.
 """
 
 import json
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +23,8 @@ MEMORY = 2**31  # bytes of addresses, besides those of Python and Arrow
 SECONDS = 60  # of computing, and one more for each megabyte
 BUFFER = 2**20  # bytes read at a time: a column may be larger than the memory
 SHOWN = 20  # names, each of at most 80 characters
+TOO_LARGE = f"it takes more than {MEMORY:,} bytes of memory; save it as .jsonl"
+TOO_LATE = "it takes too long to decode"
 
 
 def main(most_bytes, chunk, *columns):
@@ -56,14 +61,16 @@ def plain(field):
 
 def limit(size):
     """Bound what a file of so many bytes can take."""
-    if sys.platform != "linux":
-        return
-    import resource
-
-    pa.set_memory_pool(pa.system_memory_pool())  # others ask for more than they use
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    memory = MEMORY + pages * resource.getpagesize()
     seconds = SECONDS + size // 10**6
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_bytes().split()[0])
+    except (ImportError, FileNotFoundError):  # Windows, macOS
+        threading.Thread(target=watch, args=(seconds,), daemon=True).start()
+        return
+    pa.set_memory_pool(pa.system_memory_pool())  # others ask for more than they use
+    memory = MEMORY + pages * resource.getpagesize()
     for what, most in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CPU, seconds),
@@ -74,10 +81,22 @@ def limit(size):
         resource.setrlimit(what, (min(limits), set_before[1]))
 
 
+def watch(seconds):
+    """End the process, in the middle of what it does, once it has taken too much."""
+    said = TOO_LATE
+    while time.process_time() < seconds:
+        if pa.total_allocated_bytes() > MEMORY:
+            said = TOO_LARGE
+            break
+        time.sleep(0.01)
+    print(said, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except MemoryError:
-        sys.exit(f"it takes more than {MEMORY:,} bytes of memory; save it as .jsonl")
+        sys.exit(TOO_LARGE)
     except Exception as error:  # Arrow raises a dozen types, not all documented
         sys.exit(str(error).strip())

@@ -242,7 +242,7 @@ def _csv_rows(text, path):
 def read_parquet(stream, path, total, columns=NEEDED):
     """Have another process decode it, whose memory has a limit, and which may crash."""
     unreadable = f"{path} cannot be read as Parquet"
-    command = [sys.executable, "-P", parquet.__file__]
+    command = [sys.executable, "-P", "-Xutf8", parquet.__file__]
     command += map(str, [_most_unpacked(path), CHUNK, *columns])
     done = 0
     with (
@@ -266,8 +266,8 @@ def read_parquet(stream, path, total, columns=NEEDED):
 
 
 def _last_words(errors, status):
-    if status == -signal.SIGXCPU:
-        return "it takes too long to decode"
+    if status == -getattr(signal, "SIGXCPU", 0):  # which Windows has not
+        return parquet.TOO_LATE
     errors.seek(0)
     said = errors.read(500).decode(errors="replace").strip() or "the decoder was killed"
     # one line, and nothing that a terminal would obey
