@@ -25,7 +25,6 @@ from selfatt_lib.config import ModelSettings, Settings, TrainingConfig
 from selfatt_lib.machinery.files import (
     read_arrays,
     read_json,
-    replacing,
     write_arrays,
     write_text,
 )
@@ -253,7 +252,7 @@ class RunDirectory:
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()]
+            return [json.loads(line) for line in path.read_bytes().splitlines()]
         except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path} is damaged: {error}. Start the run anew with resume=False."
@@ -332,9 +331,8 @@ class RunDirectory:
         """
         if weights:
             self._save(MODEL, weights)
-        with self._writing("metrics.jsonl") as path, replacing(path) as temporary:
-            lines = [json.dumps(epoch) + "\n" for epoch in history]
-            temporary.write_text("".join(lines), encoding="utf-8")
+        with self._writing("metrics.jsonl") as path:
+            write_text(path, "".join(json.dumps(epoch) + "\n" for epoch in history))
         self.save_checkpoint(checkpoint)  # comes last and counts
 
     def save_checkpoint(self, checkpoint):

@@ -1,6 +1,7 @@
 """Files that a stranger may have written, and files that are written whole."""
 
 import json
+import os
 import tracemalloc
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from stopping import Stopped
 
+from selfatt_lib.machinery import places
 from selfatt_lib.machinery.files import (
     JSON_BYTES,
     read_arrays,
@@ -188,6 +190,35 @@ def test_json_of_any_size_is_not_read(tmp_path):
 def test_a_json_object_is_read(tmp_path):
     (tmp_path / "good.json").write_text(json.dumps({"a": ["é", 1.5, None]}))
     assert read_json(tmp_path / "good.json") == {"a": ["é", 1.5, None]}
+
+
+def refusing(refusals, monkeypatch):
+    """Have the system refuse to put a file in another's place, so many times."""
+    replace, calls = os.replace, []
+
+    def refuse(*paths):
+        calls.append(paths)
+        if len(calls) <= refusals:
+            raise PermissionError("WinError 5")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", refuse)
+
+
+def test_a_file_that_a_virus_scanner_has_open_is_replaced_when_it_is_done(
+    tmp_path, monkeypatch
+):
+    refusing(3, monkeypatch)
+    write_text(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "new"
+
+
+def test_a_file_that_stays_open_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "SECONDS_HELD", 0.2)
+    refusing(10**9, monkeypatch)
+    with pytest.raises(PermissionError):
+        write_text(tmp_path / "a.json", "new")
+    assert list(tmp_path.iterdir()) == []
 
 
 def stop_writing(path):

@@ -10,6 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from selfatt_lib.machinery.places import replace
+
 JSON_BYTES = 2**26  # the vocabulary of a million words has about 40 MB
 METADATA = "selfatt"  # several keys would come in another order in each process
 
@@ -23,15 +25,15 @@ def replacing(path):
         yield temporary
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path, text):
-    """Write a text file, whole or not at all."""
+    """Write a text file, whole or not at all, with the same bytes on every system."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from selfatt_lib.machinery.progress import tqdm
 
 ATTEMPTS = 3  # of pip, at a download
+SECONDS_HELD = 2  # for which another program may have a file open
 
 
 def cache_dir():
@@ -58,6 +60,22 @@ def take(folder):
     return lock
 
 
+def replace(source, target):
+    """Put a file in the place of another, which need not be there.
+
+    Windows refuses while any program has one of the two open; virus scanners open what
+    was just written.
+    """
+    until = time.monotonic() + SECONDS_HELD
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.05)
+
+
 def fetch(name, known_hash, what, source, download):
     """Return the path of a file in `cache_dir`, downloaded if it is not there whole.
 
@@ -72,7 +90,7 @@ def fetch(name, known_hash, what, source, download):
             with scratch_folder(path) as scratch:
                 # another process may have been faster
                 if not _is_whole(path, known_hash):
-                    os.replace(download(scratch), path)
+                    replace(download(scratch), path)
     return path
 
 
@@ -84,7 +102,7 @@ def download_with_pip(requirement, known_hash, what, scratch):
     # not in the cache: what pip says of a full disk fills a screen
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder, "requirements.txt")
-        requirements.write_text(f"{requirement} --hash={known_hash}")
+        requirements.write_text(f"{requirement} --hash={known_hash}", encoding="utf-8")
         command += [f"--dest={folder}", f"--requirement={requirements}"]
         clock = {"bar_format": "{desc} {elapsed}", "leave": False}
         for _ in tqdm(range(ATTEMPTS), f"fetching {what}", **clock):
