@@ -3,11 +3,16 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
+from contextlib import suppress
 
 import papermill
 from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
+
+# Ctrl-C in a console of Windows would reach a kernel of the same group as well
+OWN_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 
 def run_notebook(notebook, run, parameters, go_on):
@@ -21,9 +26,9 @@ def run_notebook(notebook, run, parameters, go_on):
     began = saved_at(run)
 
     class Kernel(AsyncKernelManager):
-        def __init__(self, *args, **options):
-            super().__init__(*args, **options)
+        async def start_kernel(self, **options):
             kernels.append(self)
+            await super().start_kernel(creationflags=OWN_GROUP, **options)
 
     def stop(number, _):
         came.append(number)
@@ -31,7 +36,8 @@ def run_notebook(notebook, run, parameters, go_on):
         if not started or len(came) > 1:
             raise KeyboardInterrupt
         os.write(2, b"\nstopping after this batch; once more ends it at once\n")
-        started[0].provisioner.process.send_signal(signal.SIGINT)
+        with suppress(StopIteration):  # it is done at once, and awaits nothing
+            started[0].provisioner.send_signal(signal.SIGINT).send(None)
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         number = getattr(signal, name, None)
