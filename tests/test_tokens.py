@@ -1,5 +1,6 @@
 import os
 import random
+from importlib.util import find_spec
 from itertools import product
 
 import numpy as np
@@ -236,6 +237,42 @@ def test_one_sentence_takes_neither_an_engine_nor_tables(module):
         timeout=60,
     )
     assert done.stdout == "set()\n", done.stderr
+
+
+WITHOUT_PYTORCH = """
+import sys, threading
+
+sys.path[:0] = sys.argv[1:]
+in_thread = []
+def import_it():
+    in_thread.append(__import__("torch"))
+
+def meanwhile(event, arguments):
+    if event == "import" and arguments[0] == "thinc.api" and sys.argv[1:]:
+        assert "torch" not in sys.modules
+        thread = threading.Thread(target=import_it)
+        thread.start()
+        thread.join()
+        del sys.modules["torch"]
+sys.addaudithook(meanwhile)
+
+import selfatt_lib.machinery.english
+assert "torch" not in sys.modules
+import torch
+assert len(in_thread) == len(sys.argv[1:])
+"""
+
+
+def test_spacy_brings_no_pytorch_and_another_thread_may_meanwhile(tmp_path):
+    (tmp_path / "torch.py").touch()
+    done = run_code(WITHOUT_PYTORCH, tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not find_spec("torch"), reason="PyTorch is not installed")
+def test_spacy_brings_no_pytorch_where_it_is_installed():
+    done = run_code(WITHOUT_PYTORCH, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 FORKED = """

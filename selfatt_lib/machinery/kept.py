@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 from contextlib import suppress
+from importlib.metadata import version
 
 import numpy as np
-import spacy
 
 from selfatt_lib.machinery.places import cache_dir, scratch_folder
 
@@ -18,7 +18,7 @@ KEPT_BYTES = 2_000_000_000  # of all corpora; those used longest ago go first
 
 def path_of(texts, *settings):
     """Return where these very texts, tokenized with these settings, are kept."""
-    digest = hashlib.sha256(repr((spacy.__version__, *settings)).encode())
+    digest = hashlib.sha256(repr((version("spacy"), *settings)).encode())
     for text in texts:
         text = text.encode()
         digest.update(len(text).to_bytes(8, "little") + text)
