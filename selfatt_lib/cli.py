@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import click
 
 NOTEBOOK = Path(__file__).parent.parent / "book" / "training.ipynb"
-PROGRAM = sys.argv[0] if Path(sys.argv[0]).name == "selfatt" else "selfatt"
+# on Windows it is selfatt.exe
+PROGRAM = sys.argv[0] if Path(sys.argv[0]).stem == "selfatt" else "selfatt"
 READ = 2**18  # bytes of standard input at a time
 LONGEST_LINE = 2**24  # bytes
 
@@ -36,6 +38,14 @@ def one_sentence():
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main():
     """Train, use a trained run, or look at the machine."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # they may be closed
+        # the encoding that Windows gives to files and pipes has no "★"
+        stream.reconfigure(encoding="utf-8", errors=stream.errors)
+
+
+def _typed(*words):
+    """Return a command as it is typed here."""
+    return (subprocess.list2cmdline if os.name == "nt" else shlex.join)(words)
 
 
 # train
@@ -72,7 +82,7 @@ def train(parameters, run, pairs, texts, files):
         if not NOTEBOOK.is_file():
             raise FileNotFoundError(
                 f"there is no {NOTEBOOK}: training runs a notebook of the repository. "
-                "Clone that, and run make setup in it."
+                "Clone that, and run make setup in it (on Windows: py tools/setup.py)."
             )
         given = _merge(texts, files, pairs)
         if run is not None and given.setdefault("run_dir", run) != run:
@@ -106,7 +116,7 @@ def train(parameters, run, pairs, texts, files):
         if name not in ("run_dir", "resume"):
             go_on += ["-p", name, value]
     parameters = {name: value for name, value in vars(config).items() if name in given}
-    go_on = shlex.join([*go_on, "-p", "resume", "True"])
+    go_on = _typed(*go_on, "-p", "resume", "True")
     with one_sentence():
         if status := run_notebook(NOTEBOOK, directory.path, parameters, go_on):
             sys.exit(status)
@@ -179,10 +189,10 @@ def predict(run, texts, as_json):
         classifier = Classifier.load(run)
         for text in texts:
             if os.path.isfile(text):
-                lines = shlex.join([PROGRAM, "predict", run]) + " < "
+                command = _typed(PROGRAM, "predict", run)
                 click.echo(
                     f"{text} is a file, and its name is predicted. For its lines: "
-                    f"{lines}{shlex.quote(text)}",
+                    f"{command} < {_typed(text)}",
                     err=True,
                 )
         if texts:
@@ -198,7 +208,8 @@ def _answers(classifier):
     if sys.stdin is None:
         raise ValueError("no text was given, and standard input is closed")
     if sys.stdin.isatty():
-        click.echo("One text a line; Ctrl-D ends.", err=True)
+        keys = "Ctrl-Z and Enter end" if os.name == "nt" else "Ctrl-D ends"
+        click.echo(f"One text a line; {keys}.", err=True)
     for lines in _lines(sys.stdin.buffer):
         yield from zip(lines, classifier.predict(lines, on_invalid="skip"))
 
@@ -277,13 +288,14 @@ def summary(run):
 
 @main.command()
 def doctor():
-    """Print what a bug report should say: Python, MXNet, driver, GPUs, libraries.
+    """Print what a bug report should say: Python, engines, driver, GPUs, libraries.
 
-    The exit status is 1 if MXNet cannot be imported.
+    The exit status is 1 if neither MXNet nor PyTorch can be imported.
     """
+    from selfatt_lib.engines import choose
     from selfatt_lib.machinery.doctor import main as print_report
 
-    sys.exit(print_report())
+    sys.exit(print_report(choose))
 
 
 def _summary(run, path):
@@ -304,7 +316,7 @@ def _summary(run, path):
     ):
         if (path / file).exists():
             lines.append(f"{name:<20}{Path(run, file)}")
-    command = shlex.join([PROGRAM, "predict", str(run)])
+    command = _typed(PROGRAM, "predict", str(run))
     return "\n".join([*lines, f'try next            {command} "The food was great."'])
 
 

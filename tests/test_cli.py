@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -206,6 +207,22 @@ def test_help_lists_the_commands():
     output = run("--help").output
     assert "predict" in output
     assert "summary" in output
+
+
+def test_a_command_is_printed_as_its_system_takes_it(monkeypatch):
+    words = ("selfatt", "predict", "my run")
+    assert cli._typed(*words) == "selfatt predict 'my run'"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        assert cli._typed(*words, r"runs\quick") == (
+            r'selfatt predict "my run" runs\quick'
+        )
+
+
+def test_closed_output_is_no_error(trained):
+    command = [sys.executable, "-m", "selfatt_lib", "predict", trained.run.path, "good"]
+    command = shlex.join(map(str, command))
+    assert subprocess.run(f"{command} >&- 2>&-", shell=True).returncode == 0
 
 
 def test_the_library_is_the_command_too(trained):

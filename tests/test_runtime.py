@@ -155,8 +155,7 @@ def test_a_large_model_computes_with_all_cores(
             "import sys; sys.path.insert(0, {broken!r})",
             (
                 f"libmxnet.so of {runtime.WHEEL} does not load: version "
-                "`libcudnn.so.8' not found. `python -m "
-                "selfatt_lib.machinery.doctor` lists"
+                "`libcudnn.so.8' not found. `python -m selfatt_lib doctor` lists"
             ),
         ),
     ],

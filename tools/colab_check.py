@@ -86,7 +86,7 @@ def check(folder, base, kind, source, notebooks):
         on_gpu = {"env": env | T4, "cwd": folder}
         run(python, "-m", "pip", "install", "--quiet", "--no-deps", source)
         run(python, "-m", "selfatt_lib.machinery.install", **on_gpu)
-        said = run(python, "-m", "selfatt_lib.machinery.doctor", **on_gpu)
+        said = run(python, "-m", "selfatt_lib", "doctor", **on_gpu)
         for part in (
             "mxnet-cu112             1.9.1\n",
             "Tesla T4 (compute capability 7.5, 15 GiB), MXNet has code for it\n",

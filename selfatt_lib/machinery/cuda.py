@@ -38,6 +38,7 @@ LIBRARIES |= {
 # driver could translate for others.
 MACHINE_CODE = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
 
+DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 NO_DEVICE = "CUDA_ERROR_NO_DEVICE"
 OLDEST_DRIVER = (11, 0)  # NVIDIA keeps every CUDA 11.x compatible with it
 PTX_DRIVER = (11, 8)  # what NVRTC 11.8 compiles needs a driver of its own version
@@ -134,7 +135,7 @@ def installed_wheel():
 def driver():
     """Ask the driver which CUDA it runs and which GPUs it sees: Driver, or None."""
     try:
-        cuda = ctypes.CDLL("libcuda.so.1")
+        cuda = ctypes.CDLL(DRIVER)
     except OSError:
         return None
     number = ctypes.c_int()
