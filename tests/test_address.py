@@ -1,5 +1,6 @@
 """What ``make address`` writes, and that taking the address away leaves no trace."""
 
+import ast
 import json
 import re
 import shutil
@@ -12,11 +13,13 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_book.config import get_final_config
 
+from conftest import run_code
 from tools import address
 
 ROOT = Path(__file__).parent.parent
 URL = "https://github.com/OWNER/NAME"
 COLAB = "https://colab.research.google.com"
+CHAPTERS = sorted(ROOT.glob("book/*.ipynb"))
 BUTTONS = ("use_repository_button", "use_source_button", "use_issues_button")
 
 
@@ -24,7 +27,7 @@ BUTTONS = ("use_repository_button", "use_source_button", "use_issues_button")
 def book(tmp_path):
     """The files that hold the address, as they are tracked."""
     (tmp_path / "book").mkdir()
-    for path in [*map(ROOT.joinpath, address.BLOCKS), *ROOT.glob("book/*.ipynb")]:
+    for path in [*map(ROOT.joinpath, address.BLOCKS), *CHAPTERS]:
         shutil.copy(path, tmp_path / path.relative_to(ROOT))
     return tmp_path
 
@@ -54,7 +57,7 @@ def first_cells(path):
     return ["".join(x["source"]) for x in cells if x["cell_type"] == "code"][:2]
 
 
-def run_first_cell(root, **environment):
+def run_first_cell(root, chapter="data", **environment):
     """Run a chapter's first cell; return the commands that it gives."""
     given = []
 
@@ -65,7 +68,7 @@ def run_first_cell(root, **environment):
         def system(self, line):
             given.append(f"!{line}")
 
-    cell = first_cells(root / "book" / "training.ipynb")[0]
+    cell = first_cells(root / "book" / f"{chapter}.ipynb")[0]
     code = TransformerManager().transform_cell(cell)
     exec(code, {"get_ipython": Shell})  # noqa: S102
     return given
@@ -109,13 +112,78 @@ def test_an_address_stands_wherever_it_is_needed_and_leaves_no_trace(book):
 
 
 @pytest.mark.parametrize("host", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
-def test_the_first_cell_installs_in_colab_and_kaggle_and_nowhere_else(book, host):
+@pytest.mark.parametrize(
+    ("chapter", "argument"),
+    [
+        ("data", ""),
+        ("training", " pytorch"),
+        ("visualization", " pytorch"),
+        ("pytorch", " pytorch"),
+    ],
+)
+def test_the_first_cell_installs_in_colab_and_kaggle_and_nowhere_else(
+    chapter, argument, host, book
+):
     set_address(book, URL)
-    assert run_first_cell(book, **{host: "a"}) == [
+    assert run_first_cell(book, chapter, **{host: "a"}) == [
         f"%pip install --quiet --no-deps git+{URL}@main",
-        "!python -m selfatt_lib.machinery.install",
+        f"!python -m selfatt_lib.machinery.install{argument}",
     ]
-    assert run_first_cell(book, HOME="/root") == []
+    assert run_first_cell(book, chapter, HOME="/root") == []
+
+
+# Which chapter needs MXNet
+
+IMPORT = """
+import json, sys
+sys.modules |= {"mxnet": None, "gluonnlp": None}
+for chapter, statements in json.loads(sys.argv[1]).items():
+    for statement in statements:
+        try:
+            exec(statement)
+        except ImportError as error:
+            if "mxnet" in str(error).lower() or "gluonnlp" in str(error):
+                print(chapter)
+                break
+"""
+
+
+def imports(notebook):
+    """Return the statements by which a chapter imports: list of str."""
+    transform = TransformerManager().transform_cell
+    code = [x["source"] for x in notebook["cells"] if x["cell_type"] == "code"]
+    trees = [ast.parse(transform("".join(source))) for source in code]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    wanted = ast.Import, ast.ImportFrom
+    return [ast.unparse(node) for node in nodes if isinstance(node, wanted)]
+
+
+def test_the_chapters_that_get_mxnet_are_those_that_cannot_do_without():
+    books = {path.stem: json.loads(path.read_text()) for path in CHAPTERS}
+    statements = {name: imports(notebook) for name, notebook in books.items()}
+    done = run_code(IMPORT, json.dumps(statements))
+    assert done.returncode == 0, done.stderr
+    needed = [name for name in books if address.engine_of(books[name]) == "mxnet"]
+    assert done.stdout.split() == needed
+
+
+@pytest.mark.parametrize(
+    ("source", "engine"),
+    [
+        ("import gluonnlp as nlp", "mxnet"),
+        ("import numpy\nfrom selfatt_lib.machinery.runtime import mx", "mxnet"),
+        ("if True:\n    from selfatt_lib.engines import mxnet", "mxnet"),
+        ("from selfatt_lib import penalty, reference", "mxnet"),
+        ("from selfatt_lib.model import SelfAttention", "mxnet"),
+        ("from selfatt_lib.pytorch import SelfAttention, diversity_penalty", "pytorch"),
+        ("from sklearn.model_selection import train_test_split", "pytorch"),
+        ("# as in import mxnet", "pytorch"),
+    ],
+)
+def test_what_leads_to_mxnet_is_seen_in_an_import(source, engine):
+    cell = {"cell_type": "code", "source": source.splitlines(keepends=True)}
+    text = {"cell_type": "markdown", "source": ["import mxnet"]}
+    assert address.engine_of({"cells": [text, cell]}) == engine
 
 
 @pytest.mark.parametrize("url", ["", URL, URL + 90 * "e"])

@@ -103,7 +103,7 @@ def test_all_chapters_begin_with_the_same_set_up():
     cells = [code_cells(path)[:2] for path in CHAPTERS]
     for first, second in cells:
         assert first.metadata.tags == second.metadata.tags == ["setup", "remove-cell"]
-        assert first.source == cells[0][0].source
+        assert first.source.removesuffix(" pytorch") == cells[0][0].source
         assert len(first.source.splitlines()) <= 4
         assert second.source == cells[0][1].source
         assert first.outputs == second.outputs == []

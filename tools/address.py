@@ -43,15 +43,30 @@ if {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"} & {*_env}:
 NONE = '    raise RuntimeError("no address in _config.yml: set one, run make address")'
 INSTALL = """\
     %pip install --quiet --no-deps git+{}
-    !python -m selfatt_lib.machinery.install"""
+    !python -m selfatt_lib.machinery.install{}"""
+# what a chapter imports that leads to MXNet
+MXNET = re.compile(
+    r"(?m)^ *(from|import) .*\b(mxnet|gluonnlp|model|penalty|machinery\.runtime)\b"
+)
 SECOND = '%config InlineBackend.figure_formats = ["retina"]'
 
 
-def set_up(notebook, source=""):
-    """Write a chapter's first two code cells, which follow its title."""
+def engine_of(notebook):
+    """Return "mxnet" where a chapter imports what needs it, else "pytorch"."""
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    needs_mxnet = any(MXNET.search("".join(cell["source"])) for cell in code)
+    return "mxnet" if needs_mxnet else "pytorch"
+
+
+def set_up(notebook, source="", engine="mxnet"):
+    """Write a chapter's first two code cells, which follow its title.
+
+    `source` is where the first cell has pip fetch this repository, by git.
+    """
     title, *rest = notebook["cells"]
     rest = [cell for cell in rest if "setup" not in cell["metadata"].get("tags", [])]
-    first = FIRST + (INSTALL.format(source) if source else NONE)
+    argument = "" if engine == "mxnet" else f" {engine}"
+    first = FIRST + (INSTALL.format(source, argument) if source else NONE)
     cell = {"cell_type": "code", "metadata": {"tags": ["setup", "remove-cell"]}}
     new = [
         cell | {"execution_count": i, "id": f"setup-{i}", "outputs": [], "source": text}
@@ -75,7 +90,7 @@ def main(root=ROOT):
         (root / file).write_text(MARKS.sub(rf"\1{block}\2", text), encoding="utf-8")
     for path in root.glob("book/*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        set_up(notebook, found and found[0])
+        set_up(notebook, found and found[0], engine_of(notebook))
         text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True)
         path.write_text(text + "\n", encoding="utf-8")
     print(f"address: {found[0] if found else 'none'}")
