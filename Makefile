@@ -60,5 +60,5 @@ lock: setup  #> rewrite the three requirements*.lock from pyproject.toml (ARGS=-
 		$(BIN)/uv pip compile --universal --generate-hashes --extra $$1 --extra dev --no-annotate --python-version 3.11 \
 			--custom-compile-command 'make lock' --quiet $(ARGS) pyproject.toml -o $$2 || exit; done
 
-colab-check: setup  #> run every chapter with Colab's versions (PYTHON=python3.13; downloads 2.5 GB)
-	@$(BIN)/python tools/colab_check.py $(PYTHON)
+colab-check: setup  #> run the chapters with Colab's versions (PYTHON=python3.13; ARGS="cpu gpu pytorch" for some; downloads 5 GB)
+	@$(BIN)/python tools/colab_check.py $(PYTHON) $(ARGS)
