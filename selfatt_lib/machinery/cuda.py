@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 # What libmxnet.so asks the linker for, and what those libraries ask for in turn, in the
-# order of loading; and the package that brings it, as in the extra `gpu`.
+# order of loading; and the package that brings it, as in the extra `mxnet-gpu`.
 LIBRARIES = {
     "libcudart.so.11.0": "nvidia-cuda-runtime-cu11==11.8.89",
     "libcublasLt.so.11": "nvidia-cublas-cu11==11.11.3.6",
