@@ -7,7 +7,7 @@ from threading import get_ident
 class NoPyTorch:
     """An import finder that finds no PyTorch, for the thread that made it.
 
-    spaCy would import it, which takes four seconds, for models that we do not use.
+    spaCy would import it, which takes seconds, for models that we do not use.
     """
 
     def __init__(self):
