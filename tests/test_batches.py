@@ -1,64 +1,12 @@
-"""Batches, in the order and with the padding of GluonNLP's."""
-
-import warnings
+"""Batches: their order, their padding."""
 
 import numpy as np
 import pytest
 
 from conftest import make_reviews
-from selfatt_lib.data.batches import Batches, bucket_sampler
+from selfatt_lib.data.batches import Batches
 from selfatt_lib.data.tokens import tokenize_all
 from selfatt_lib.data.vocabulary import build_vocab
-from selfatt_lib.machinery.runtime import nlp
-
-
-def gluonnlp_batches(*, shuffle, **bucketing):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Some buckets are empty")
-        sampler = nlp.data.FixedBucketSampler(shuffle=shuffle, **bucketing)
-    return [list(map(int, batch)) for batch in sampler]
-
-
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_the_order_is_gluonnlps_and_so_is_the_state_of_the_generator(shuffle):
-    draw = np.random.default_rng(0)
-    for seed in range(200):
-        longest, most = draw.integers(2, 300, size=2)
-        bucketing = {
-            "lengths": np.minimum(
-                draw.integers(1, longest, draw.integers(1, 3000)), most
-            ),
-            "batch_size": int(draw.integers(1, 100)),
-            "num_buckets": int(draw.integers(1, 40)),
-            "ratio": draw.choice([0, 0.3, 0.5, 1, draw.uniform(0, 5)]),
-        }
-        np.random.seed(seed)
-        theirs = gluonnlp_batches(shuffle=shuffle, **bucketing)
-        rng = np.random.RandomState(seed)
-        ours = bucket_sampler(**bucketing, rng=rng if shuffle else None)
-        assert [batch.tolist() for batch in ours] == theirs
-        (_, ours, *our_place), (_, theirs, *their_place) = (
-            rng.get_state(),
-            np.random.get_state(),
-        )
-        np.testing.assert_array_equal(ours, theirs)
-        assert our_place == their_place
-
-
-def test_batches_are_padded_as_gluonnlp_does():
-    batchify = nlp.data.batchify.Tuple(
-        nlp.data.batchify.Pad(pad_val=1, ret_length=True, dtype="int32"),
-        nlp.data.batchify.Stack(dtype="int32"),
-    )
-    encoded, stars, batches = make_batches()
-    order = bucket_sampler(encoded.lengths, 16, 4, 0.5)
-    for numbers, ours in zip(order, batches, strict=True):
-        chosen = [(encoded[i].tolist(), stars[i]) for i in numbers]
-        (tokens, valid_length), theirs_stars = batchify(chosen)
-        for ours_array, theirs in zip(ours, (tokens, valid_length, theirs_stars)):
-            np.testing.assert_array_equal(ours_array, theirs.asnumpy())
-            assert ours_array.dtype == np.int32
-            assert theirs.shape == ours_array.shape
 
 
 def make_batches(size=200, **options):
