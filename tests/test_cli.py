@@ -172,7 +172,8 @@ def test_the_summary_sets_the_model_beside_its_baselines(tmp_path):
         "best_epoch": 6,
         "epochs": 8,
         "seconds": 50.2,
-        "device": "cpu(0)",
+        "engine": "MXNet 1.9.1",
+        "device": "cpu",
         "seed": 0,
     }
     write_text(tmp_path / "metrics.json", json.dumps(metrics))
@@ -184,11 +185,12 @@ def test_the_summary_sets_the_model_beside_its_baselines(tmp_path):
         "0.500",
         "0.300",
         "epoch 6 of 8",
+        "50 s of training with MXNet 1.9.1 on cpu",
     ):
         assert expected in output
     assert str(tmp_path / "attention.html") in output
     assert "training.ipynb" not in output  # there is none
-    metrics["device"] = "cpu(0)\x1b[2J"
+    metrics["engine"] = "MXNet\x1b[2J"
     write_text(tmp_path / "metrics.json", json.dumps(metrics))
     failed = run("summary", tmp_path).output
     assert "metrics.json is damaged" in failed

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import ENGINE
 from selfatt_lib.config import ModelSettings, TrainingConfig
-from selfatt_lib.model import SelfAttentiveBiLSTM
 
 
 @pytest.mark.parametrize(
@@ -146,5 +146,5 @@ def test_an_unknown_parameter_is_refused_with_the_nearest(name, message):
 
 
 def test_the_model_takes_all_settings_and_no_others():
-    wanted = inspect.signature(SelfAttentiveBiLSTM.__init__).parameters
+    wanted = inspect.signature(ENGINE.SelfAttentiveBiLSTM.__init__).parameters
     assert {*wanted} - {"self", "kwargs"} == {*ModelSettings.model_fields}
