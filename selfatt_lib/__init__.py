@@ -8,10 +8,11 @@ The way through it, in the order of the chapters:
                   ``vocabulary``, ``vectors``, ``batches``
 `model`           the same forward pass in Gluon, which trains
 `penalty`         the training objective: weighted cross-entropy and the penalty
+`pytorch`         both once more, in PyTorch
 `config`          the parameters of a run, checked before any work
 `run`             the run directory: JSON and arrays, no code
 `training`        data made ready, and the loop over an engine
-`engines`         what computes the steps: ``mxnet``
+`engines`         what computes the steps: ``mxnet``, ``pytorch``
 `results`         scores, baselines, ``metrics.json``
 `prediction`      a trained run: texts in, stars and attention out
 `visualization`   heat maps, shaded texts, curves

@@ -14,7 +14,7 @@ LIBRARY = Path(__file__).parent.parent / "selfatt_lib"
 FLOORS = [
     {"reference", "config"},
     {"machinery", "__init__"},
-    {"data", "model", "penalty", "run", "visualization", "book"},
+    {"data", "model", "penalty", "pytorch", "run", "visualization", "book"},
     {"engines", "results"},
     {"training", "prediction"},
     {"cli"},
@@ -22,7 +22,16 @@ FLOORS = [
 ]
 # (importing, imported) within a floor
 STAIRS = {("results", "run")}
-ENGINE = {"model", "penalty", "engines.mxnet"}
+# Who knows an engine: which names, in which modules
+KNOWING = [
+    (
+        {"mxnet", "gluonnlp", "mx", "nlp"},
+        r"machinery\..*|model|penalty|engines\.mxnet",
+    ),
+    ({"torch"}, r"machinery\.doctor|pytorch|engines\.pytorch"),
+]
+# What may bring one: those that compute with MXNet stand on `machinery.runtime`
+COMPUTING = r"(model|penalty|pytorch|engines\..*|machinery\.(compat|runtime|lstm))"
 
 
 def name_of(path):
@@ -81,12 +90,11 @@ def test_no_module_leads_back_to_itself():
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_only_the_engine_and_the_machinery_know_mxnet(name):
-    if name.startswith("machinery") or name in ENGINE:
-        return
-    for module, names in imports_of(name):
-        assert module.partition(".")[0] not in ("mxnet", "gluonnlp")
-        assert not {"mx", "nlp"} & set(names)
+@pytest.mark.parametrize(("names", "knowing"), KNOWING, ids=["mxnet", "torch"])
+def test_only_the_engine_and_the_machinery_know_an_engine(names, knowing, name):
+    if not re.fullmatch(knowing, name):
+        for module, imported in imports_of(name):
+            assert not names & {module.partition(".")[0], *imported}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -111,20 +119,55 @@ def test_a_file_is_read_in_a_sitting(name):
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("reference", "selfatt_lib.data spacy pandas mxnet"),
-        ("config", "selfatt_lib.data spacy pandas mxnet"),
-        ("run", "spacy pandas sklearn mxnet numba"),
+        ("reference", "selfatt_lib.data spacy pandas mxnet torch"),
+        ("config", "selfatt_lib.data spacy pandas mxnet torch"),
+        ("run", "spacy pandas sklearn mxnet numba torch"),
         ("prediction", "pandas sklearn pyarrow joblib mxnet gluonnlp numba torch"),
         ("training", "mxnet gluonnlp numba torch"),
-        ("results", "mxnet gluonnlp spacy"),
-        ("visualization", "mxnet gluonnlp sklearn"),
-        ("cli", "numpy mxnet spacy pandas papermill"),
+        ("engines", "mxnet gluonnlp numba torch spacy pandas"),
+        ("results", "mxnet gluonnlp spacy torch"),
+        ("visualization", "mxnet gluonnlp sklearn torch"),
+        ("cli", "numpy mxnet spacy pandas papermill torch"),
     ],
 )
 def test_a_module_brings_no_more_than_it_needs(module, absent):
     code = f"import sys, selfatt_lib.{module}; print(*sys.modules)"
     done = run_code(code)
     assert not set(absent.split()) & set(done.stdout.split()), done.stderr
+
+
+def test_nothing_but_the_engines_brings_an_engine():
+    names = [name for name in MODULES if not re.fullmatch(COMPUTING, name)]
+    imports = [f"import selfatt_lib.{name}" for name in names if "__" not in name]
+    done = run_code("\n".join(["import sys", *imports, "print(*sys.modules)"]))
+    engines = {"mxnet", "gluonnlp", "numba", "torch"}
+    assert not engines & set(done.stdout.split()), done.stderr
+    assert len(done.stdout.split()) > 500, done.stderr
+
+
+BOTH = """
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from selfatt_lib import engines
+
+class Both:
+    def find_spec(self, name, *_):
+        if name in ("mxnet", "torch"):
+            return ModuleSpec(name, None)
+
+sys.meta_path.insert(0, Both())
+mxnet = sys.modules["selfatt_lib.engines.mxnet"] = ModuleType("mxnet")
+mxnet.choose_devices = lambda name: [name]
+assert engines.installed() == ["mxnet", "pytorch"]
+assert engines.choose(device="cpu").module is mxnet
+print("torch" in sys.modules)
+"""
+
+
+def test_with_both_engines_installed_a_cpu_is_chosen_without_importing_pytorch():
+    done = run_code(BOTH)
+    assert done.stdout == "False\n", done.stderr
 
 
 @pytest.mark.parametrize("room", ["__init__", "machinery"])
