@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -86,6 +87,7 @@ def test_ten_steps_lose_what_the_reference_says_they_lose(tmp_path):
 
 
 LOSSES = Path(__file__).with_name("losses.json")
+BOOK = Path(__file__).parents[1] / "book"
 
 
 @pytest.mark.parametrize("name", json.loads(LOSSES.read_text()))
@@ -118,6 +120,23 @@ def ten_steps(parameters):
     engine.load_weights(weights)
     losses = [engine.step(batches[i % 2]).read()[0].tolist() for i in range(10)]
     return losses, engine.state()
+
+
+@pytest.mark.skipif(ENGINE.NAME != "MXNet", reason="MXNet is not installed")
+def test_the_losses_of_mxnet_in_the_pytorch_chapter_are_mxnets():
+    """Its cells that make them, with the other engine's name."""
+    chapter = nbformat.read(BOOK / "pytorch.ipynb", as_version=4)
+    wanted = ("Batches(", "def draw", "def ten_steps", "in_mxnet =")
+    cells = [
+        cell.source
+        for cell in chapter.cells
+        if cell.cell_type == "code" and any(each in cell.source for each in wanted)
+    ]
+    assert len(cells) == len(wanted)
+    found = {"TrainingConfig": TrainingConfig}
+    for source in cells:
+        exec(source.replace('"pytorch"', '"mxnet"'), found)
+    assert found["apart"] < 1e-5
 
 
 # Several devices
