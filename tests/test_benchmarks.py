@@ -10,14 +10,14 @@ from benchmarks import ours, questions, report, reviews, settings
 from benchmarks.harness import Runs, Side, interleave
 from conftest import ENGINE
 
-PEER = {"MXNet": "tutorial", "PyTorch": "pytorch"}[ENGINE.NAME]
+NAME = {"MXNet": "tutorial", "PyTorch": "pytorch"}[ENGINE.NAME]
+peer = import_module(f"benchmarks.{NAME}")
 
 
 @pytest.mark.parametrize("setting", [settings.tutorial(), settings.quick()])
 def test_the_peers_loss_falls_as_ours_does(setting):
     losses = []
-    for name, given in ((ours, ["auto"]), (import_module(f"benchmarks.{PEER}"), [])):
-        side = name.TrainingStep(*given)
+    for side in (ours.TrainingStep("auto"), peer.TrainingStep()):
         side.build(setting.small())
         losses.append(side.run(5))
     np.testing.assert_allclose(*losses, rtol=questions.SAME_LOSS)

@@ -135,7 +135,7 @@ def test_the_losses_of_mxnet_in_the_pytorch_chapter_are_mxnets():
     assert len(cells) == len(wanted)
     found = {"TrainingConfig": TrainingConfig}
     for source in cells:
-        exec(source.replace('"pytorch"', '"mxnet"'), found)
+        exec(source.replace('"pytorch"', '"mxnet"'), found)  # noqa: S102
     assert found["apart"] < 1e-5
 
 

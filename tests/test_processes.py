@@ -6,29 +6,27 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
-from numba.core.compiler_lock import global_compiler_lock
-from test_runtime import threads_of_operators
 
-from conftest import fit, make_reviews, prepare
+from conftest import CHOSEN, ENGINE, fit, make_reviews, prepare
 from selfatt_lib import prediction
-from selfatt_lib.machinery import lstm, runtime, words
+from selfatt_lib.machinery import words
 from selfatt_lib.machinery.progress import tqdm
-from selfatt_lib.machinery.runtime import choose_threads, mx
-from selfatt_lib.model import SelfAttentiveBiLSTM
 from selfatt_lib.prediction import Classifier
+from selfatt_lib.training import build_engine
 
 TEXTS = make_reviews(40)["text"].tolist()
 SECONDS = 50
 LOADED = {}  # found by a forked process; any other loads its own
 
+ENGINES = {"NumPy": prediction.TEXTS_WORTH_AN_ENGINE, ENGINE.NAME: 0}
 
-ENGINES = {"NumPy": prediction.TEXTS_WORTH_AN_ENGINE, "MXNet": 0}
 
-
-def answers(run_dir, engine="MXNet"):
+def answers(run_dir, engine=ENGINE.NAME):
     prediction.TEXTS_WORTH_AN_ENGINE = ENGINES[engine]
     classifier = LOADED.get(run_dir) or Classifier.load(run_dir)
     return [
@@ -78,7 +76,10 @@ def in_a_process(function, *arguments):
 
 def lead(function, *arguments):
     os.setsid()  # to be killed together with its children
-    lstm.PRODUCT_WORTH_A_THREAD = 0
+    if ENGINE.NAME == "MXNet":
+        from selfatt_lib.machinery import lstm
+
+        lstm.PRODUCT_WORTH_A_THREAD = 0  # threads compute, however small the model
     function(*arguments)
 
 
@@ -127,15 +128,7 @@ def test_a_forked_child_trains_to_the_weights_of_its_parent(tmp_path):
 
 
 def predict_and_fork(run_dir):
-    classifier = LOADED[run_dir] = Classifier.load(run_dir)
-    # nobody waits for the results before the fork
-    model = SelfAttentiveBiLSTM(**classifier.settings.model_dump())
-    model.initialize()
-    ones, length = mx.nd.ones((64, 50), dtype="int32"), mx.nd.full(64, 50)
-    outputs = [model(ones, length.astype("int32")) for _ in range(20)]
-    wait_for(fork(bool, True))
-    assert all(logits.asnumpy().any() for logits, _ in outputs)
-
+    LOADED[run_dir] = Classifier.load(run_dir)
     expected, done = answers(run_dir), threading.Event()
 
     def predict():
@@ -155,17 +148,48 @@ def predict_and_fork(run_dir):
         thread.result()
 
 
-def test_a_process_may_be_forked_while_it_computes(trained):
+def test_a_process_may_be_forked_while_it_predicts(trained):
     in_a_process(predict_and_fork, trained.run.path)
+
+
+def train_and_fork(folder):
+    prepared = prepare(folder)
+    batch, done = next(iter(prepared.train_batches)), threading.Event()
+
+    def new_engine():
+        return build_engine(prepared.config, prepared.corpus, CHOSEN)
+
+    def loss():
+        return new_engine().step(batch).read()[0].tobytes()
+
+    def train(seed):
+        """Step on batches of all sizes: an engine prepares for each of them anew."""
+        engine, rng = new_engine(), np.random.default_rng(seed)
+        while not done.is_set():
+            reviews, places = rng.integers(1, batch[0].shape, endpoint=True)
+            tokens, valid_length, stars = (array[:reviews] for array in batch)
+            valid_length = np.minimum(valid_length, places)
+            engine.step((tokens[:, :places].copy(), valid_length, stars)).read()
+
+    expected, end = loss(), time.monotonic() + 10
+    with ThreadPoolExecutor(4) as threads:
+        training = [threads.submit(train, seed) for seed in range(4)]
+        try:
+            while time.monotonic() < end:
+                wait_for(fork(lambda: loss() == expected))
+        finally:
+            done.set()
+    for thread in training:
+        thread.result()
+
+
+def test_a_process_may_be_forked_while_it_trains(tmp_path):
+    in_a_process(train_and_fork, tmp_path)
 
 
 def hold_and_fork(run_dir, name):
     LOADED[run_dir] = Classifier.load(run_dir)
-    lock = {
-        "tokens": words._WORDS[True].lock,
-        "Numba": global_compiler_lock,
-        "tqdm": tqdm.get_lock(),
-    }[name]
+    lock = {"tokens": words._WORDS[True].lock, "tqdm": tqdm.get_lock()}[name]
     held = threading.Event()
 
     def hold():
@@ -181,21 +205,9 @@ def hold_and_fork(run_dir, name):
     wait_for(child)
 
 
-@pytest.mark.parametrize("name", ["tokens", "Numba", "tqdm"])
+@pytest.mark.parametrize("name", ["tokens", "tqdm"])
 def test_a_lock_that_another_thread_held_at_the_fork_stops_no_child(name, trained):
     in_a_process(hold_and_fork, trained.run.path, name)
-
-
-def fork_and_ask():
-    os.environ.pop("OMP_NUM_THREADS", None)
-    runtime.THREADS = 6
-    choose_threads(64)
-    wait_for(fork(bool, True))
-    assert threads_of_operators() == 3
-
-
-def test_a_fork_leaves_the_parents_choice_of_threads_alone():
-    in_a_process(fork_and_ask)
 
 
 FORK = """
@@ -207,7 +219,7 @@ prediction.TEXTS_WORTH_AN_ENGINE = 0
 classifier = Classifier.load(sys.argv[1])
 thread = threading.Thread(target=classifier.predict, args=(["a film"] * 50,))
 thread.start()
-while thread.is_alive():  # MXNet is imported meanwhile
+while thread.is_alive():  # the engine is imported meanwhile
     child = os.fork()
     if not child:
         os._exit(len(classifier.predict(["a film", "good"])) != 2)

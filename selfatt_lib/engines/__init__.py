@@ -23,6 +23,7 @@ valid_length)`` to logits (B, C) and attention (B, r, T). ``choose_devices(name)
 returns the devices that a name stands for, ``NAME`` and ``VERSION`` are the library's.
 """
 
+import os
 import warnings
 from dataclasses import dataclass
 from importlib import import_module
@@ -108,6 +109,10 @@ def installed():
 
 
 def _load(engine):
+    if engine == "pytorch":
+        # else its threads wait for each other by counting: on a machine that has other
+        # work, a step of training took three to eight times as long
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with importing():
         return import_module(f"selfatt_lib.engines.{engine}")
 

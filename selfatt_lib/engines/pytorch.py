@@ -1,20 +1,16 @@
 """The engine on PyTorch: Adam on a CPU, a GPU, or several that share each batch."""
 
 import math
-import os
 import re
 import warnings
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 from selfatt_lib.config import gpu_numbers
 from selfatt_lib.engines import MOMENTS, check_state, deal_out
-
-# PyTorch's threads would wait for each other by counting, at the cost of all others'
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-import torch
-
+from selfatt_lib.machinery.openmp import no_fork_here
 from selfatt_lib.pytorch import SelfAttentiveBiLSTM, objective
 
 NAME, VERSION = "PyTorch", torch.__version__
@@ -107,9 +103,10 @@ def native(device):
 
 @contextmanager
 def computing(devices):
-    """Say PyTorch's words on memory in ours."""
+    """Let no process be forked meanwhile; say PyTorch's words on memory in ours."""
     try:
-        yield
+        with no_fork_here():
+            yield
     except RuntimeError as error:
         if any(words in str(error).lower() for words in OUT_OF_MEMORY):
             raise MemoryError(
@@ -138,8 +135,8 @@ class Engine:
         self.devices = list(devices or choose_devices(config.device))
         self.steps = 0
         settings = config.model_settings(*vectors.shape)
-        self.seed(config.seed)
         with self.computing():
+            self.seed(config.seed)
             # each device has a copy of the model; the first one's weights are trained
             self.models = [
                 SelfAttentiveBiLSTM(**settings.model_dump()).to(native(device))
@@ -151,13 +148,13 @@ class Engine:
                 class_weights and torch.tensor(class_weights, device=native(device))
                 for device in self.devices
             ]
-        self.trained = {n: p for n, p in self.named.items() if p.requires_grad}
-        self.optimizer = torch.optim.Adam(
-            self.trained.values(),
-            config.learning_rate,
-            BETAS,
-            fused=self.devices != ["mps"],  # one operation for all weights
-        )
+            self.trained = {n: p for n, p in self.named.items() if p.requires_grad}
+            self.optimizer = torch.optim.Adam(
+                self.trained.values(),
+                config.learning_rate,
+                BETAS,
+                fused=self.devices != ["mps"],  # one operation for all weights
+            )
 
     def objective(self, tokens, valid_length, labels, number=0):
         """Return the loss (b,) and the logits (b, C) that a device finds."""

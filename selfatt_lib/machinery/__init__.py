@@ -8,6 +8,7 @@
 `install`    installs what a hosted notebook lacks
 `doctor`     tells what a bug report should say of the machine
 `lstm`       the bidirectional LSTM on a CPU, compiled
+`openmp`     processes that are forked while PyTorch computes
 `threads`    how many compute, and what they must not be forked in the middle of
 `english`    spaCy's tokenizer for English
 `words`      many texts through it, each word once
