@@ -302,6 +302,11 @@ def check_engine(engine="auto", device="auto", precision="float32"):
         raise ValueError(
             f"engine must be one of {', '.join(EngineName.__args__)}; got {engine!r}"
         )
+    if precision not in Precision.__args__:
+        raise ValueError(
+            f"precision must be one of {', '.join(Precision.__args__)}; got "
+            f"{precision!r}"
+        )
     gpu_numbers(device)
     for name, value, wanted in (
         ("device", device, "mps"),

@@ -32,13 +32,13 @@ from selfatt_lib.machinery.places import locate, take
 from selfatt_lib.machinery.recording import check_counts
 from selfatt_lib.reference import weight_shapes
 
-FORMAT = 2  # of the run directory; the book's first edition kept MXNet's own files
+FORMAT = 3  # of the run directory
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 FILES = {"config.json", "vocab.json", "metrics.jsonl", "metrics.json", MODEL}
 FILES |= {CHECKPOINT, "attention.html", "training.ipynb"}
 
 # What does not count when runs are compared, and what may change when one goes on
-NOT_COMPARED = {"resume", "run_dir", "engine", "device", "tfidf"}
+NOT_COMPARED = {"resume", "run_dir", "engine", "device", "precision", "tfidf"}
 EXTENDED = {"epochs", "patience"}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import CHOSEN, ENGINE
 from selfatt_lib import engines
-from selfatt_lib.config import TrainingConfig
+from selfatt_lib.config import TrainingConfig, gpu_numbers
 from selfatt_lib.machinery import cuda
 from selfatt_lib.machinery.cuda import GPU, Driver
 
@@ -67,11 +67,11 @@ def test_without_either_it_is_said_how_to_install_one(machine):
 def test_one_that_was_asked_for_and_is_not_there_is_refused(machine):
     machine.installed = ["mxnet"]
     with pytest.raises(
-        ImportError, match=r"torch is not installed here.*make setup ENGINE=pytorch"
+        ImportError, match=r"needs torch, which is not .*make setup ENGINE=pytorch"
     ):
         engines.choose("pytorch")
     machine.installed = ["pytorch"]
-    with pytest.raises(ImportError, match=r"mxnet is not .*make setup ENGINE=mxnet"):
+    with pytest.raises(ImportError, match=r"needs mxnet, .*make setup ENGINE=mxnet"):
         engines.choose("mxnet")
 
 
@@ -98,6 +98,39 @@ def test_of_both_mxnet_is_taken_unless_only_pytorch_can_use_the_gpu(
 def test_what_only_pytorch_can_do_pytorch_does(machine):
     assert chosen("auto", "mps") == "pytorch"
     assert chosen("auto", "gpu", "bfloat16") == "pytorch"
+
+
+@pytest.mark.parametrize("asked", [("auto", "mps"), ("auto", "gpu", "bfloat16")])
+def test_what_only_pytorch_can_do_is_refused_without_it(asked, machine):
+    machine.installed = ["mxnet"]
+    with pytest.raises(ImportError, match=r"needs torch, which is not installed here"):
+        engines.choose(*asked)
+
+
+def test_a_mxnet_that_is_not_whole_leaves_the_gpu_to_pytorch(machine, monkeypatch):
+    def both():
+        raise ImportError("mxnet and mxnet-cu112 are both installed")
+
+    machine.driver = Driver((13, 0), (T4,))
+    monkeypatch.setattr(cuda, "installed_wheel", both)
+    with pytest.warns(UserWarning, match="computing with PyTorch: .* both installed"):
+        assert chosen() == "pytorch"
+
+
+def test_a_library_that_does_not_load_is_named(monkeypatch):
+    def broken(_):
+        raise OSError("libcudart.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(engines, "import_module", broken)
+    with pytest.raises(ImportError, match=r"torch does not load: libcudart.* doctor"):
+        engines._load("pytorch")
+
+
+def test_a_folder_that_was_left_behind_is_no_library(tmp_path, monkeypatch):
+    (tmp_path / "left_behind").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(engines, "LIBRARIES", {"mxnet": "left_behind"})
+    assert engines.installed() == []
 
 
 def test_where_mxnet_does_not_load_pytorch_computes_and_says_why(machine):
@@ -136,9 +169,19 @@ def test_what_does_not_go_together_is_refused_before_any_work(parameters, messag
         TrainingConfig(**parameters)
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:1", "gpu:1", "gpu:0,cuda:1", "mps"])
-def test_cuda_is_taken_for_gpu(device):
+@pytest.mark.parametrize(
+    ("device", "numbers"),
+    [
+        ("cuda", [0]),
+        ("cuda:1", [1]),
+        ("gpu:1", [1]),
+        ("gpu:2, cuda:1", [2, 1]),
+        ("mps", []),
+    ],
+)
+def test_cuda_is_taken_for_gpu(device, numbers):
     assert TrainingConfig(device=device).device == device
+    assert gpu_numbers(device) == numbers
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")

@@ -179,7 +179,8 @@ def test_machine_code_runs_on_gpus_of_its_own_generation(capability, expected):
             (
                 "mxnet-cu112 has no machine code for the NVIDIA H100 (compute "
                 "capability 9.0, 80 GiB): it was built for 5.0 to 8.9, before Hopper "
-                "and Blackwell. Take an older GPU (T4, L4, A100), or the CPU"
+                "and Blackwell. Take PyTorch (make setup ENGINE=pytorch), an older GPU "
+                "(T4, L4, A100), or the CPU"
             ),
         ),
     ],

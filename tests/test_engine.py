@@ -242,6 +242,8 @@ if ENGINE.NAME == "PyTorch":
         "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000",
         "DefaultCPUAllocator: not enough memory: you tried to allocate 4000000000",
         "MPS backend out of memory (MPS allocated: 17.17 GB, other allocations: 1 KB)",
+        "Invalid buffer size: 20.00 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
     ]
 else:
     from selfatt_lib.machinery.runtime import mx

@@ -154,7 +154,7 @@ from selfatt_lib import engines
 class Both:
     def find_spec(self, name, *_):
         if name in ("mxnet", "torch"):
-            return ModuleSpec(name, None)
+            return ModuleSpec(name, None, origin=name)
 
 sys.meta_path.insert(0, Both())
 mxnet = sys.modules["selfatt_lib.engines.mxnet"] = ModuleType("mxnet")

@@ -1,5 +1,7 @@
 """The model in PyTorch, held against `reference`, and Adam against Gluon's formula."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from selfatt_lib import reference
 from selfatt_lib.config import PenaltyForm, TrainingConfig
 from selfatt_lib.engines import pytorch as engine
+from selfatt_lib.machinery.cuda import Driver
 from selfatt_lib.machinery.files import read_arrays, write_arrays
 from selfatt_lib.pytorch import (
     BiLSTM,
@@ -146,6 +149,22 @@ def test_weights_are_drawn_as_gluon_draws_them():
         elif weight.ndim == 2:  # Xavier's bound
             bound = np.sqrt(6 / sum(weight.shape))
             assert 0.9 * bound < np.abs(weight).max() <= bound
+
+
+def test_each_gpu_draws_numbers_of_its_own(monkeypatch):
+    generators = [torch.Generator() for _ in range(3)]
+    monkeypatch.setattr(torch.cuda, "default_generators", generators)
+    engine.Engine.seed(SimpleNamespace(devices=["gpu:2", "gpu:0"]), 5)
+    assert (generators[0].initial_seed(), generators[2].initial_seed()) == (6, 5)
+    assert torch.initial_seed() == 5
+
+
+def test_an_old_driver_is_the_reason_why_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(engine.cuda, "driver", lambda: Driver((12, 4)))
+    said = "its driver runs CUDA up to 12.4, and PyTorch .* was built for 13.0. Update"
+    with pytest.raises(RuntimeError, match=said):
+        engine.choose_devices("gpu")
 
 
 def test_adam_adds_epsilon_where_gluons_does():

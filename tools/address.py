@@ -46,7 +46,7 @@ INSTALL = """\
     !python -m selfatt_lib.machinery.install{}"""
 # what a chapter imports that leads to MXNet
 MXNET = re.compile(
-    r"(?m)^ *(from|import) .*\b(mxnet|gluonnlp|model|penalty|machinery\.runtime)\b"
+    r"(?m)^ *(from|import) [^#\n]*\b(mxnet|gluonnlp|model|penalty|machinery\.runtime)\b"
 )
 SECOND = '%config InlineBackend.figure_formats = ["retina"]'
 

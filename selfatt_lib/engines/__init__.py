@@ -25,6 +25,7 @@ returns the devices that a name stands for, ``NAME`` and ``VERSION`` are the lib
 
 import os
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -63,15 +64,16 @@ def choose(engine="auto", device="auto", precision="float32"):
     Parameters
     ----------
     engine : {"auto", "mxnet", "pytorch"}, default "auto"
-        "auto" takes MXNet where it is installed and loads; PyTorch where it is not, and
-        where only PyTorch can use the GPU that is there, or do what is asked for.
+        "auto" takes MXNet where it is installed and loads; PyTorch where it is not,
+        where MXNet cannot use the GPU that is there, and for what only PyTorch has.
     device : str, default "auto"
         "cpu"; "gpu" or "gpu:N", an NVIDIA GPU ("cuda" is taken for "gpu"); several that
         share the work, "gpu:0,gpu:1"; "mps", Apple's, with PyTorch. "auto" takes the
         first NVIDIA GPU that works, else the CPU.
     precision : {"float32", "bfloat16"}, default "float32"
         "bfloat16" is for PyTorch on an NVIDIA GPU: the large products are computed with
-        8 bits of precision, the weights are kept in float32.
+        8 bits of precision, the weights are kept in float32. With "float32", cuDNN
+        rounds the factors of the LSTM's products to TF32, 11 bits, from Ampere on.
 
     Returns
     -------
@@ -87,16 +89,18 @@ def choose(engine="auto", device="auto", precision="float32"):
         A device was asked for by name and cannot be used, or lacks the precision.
     """
     check_engine(engine, device, precision)
-    if engine == "auto":
-        engine = _choose_engine(device, precision)
-    elif engine not in installed():
+    needed = engine
+    if device == "mps" or precision == "bfloat16":
+        needed = "pytorch"
+    elif engine == "auto":
+        needed = _choose_engine(device)
+    if needed not in installed():
         raise ImportError(
-            f"engine={engine!r} was asked for, and {LIBRARIES[engine]} is not "
-            f"installed here. Install it (make setup ENGINE={engine}), or use "
-            "engine='auto'."
+            f"engine={engine!r} with device={device!r} and precision={precision!r} "
+            f"needs {LIBRARIES[needed]}, which is not installed here. Install it (make "
+            f"setup ENGINE={needed}), or leave them at 'auto', 'auto' and 'float32'."
         )
-    check_engine(engine, device, precision)
-    module = _load(engine)
+    module = _load(needed)
     devices = module.choose_devices(device)
     if precision != "float32":
         module.check_precision(precision, devices)
@@ -105,7 +109,9 @@ def choose(engine="auto", device="auto", precision="float32"):
 
 def installed():
     """Return the engines whose library is installed, without importing it: list."""
-    return [engine for engine, library in LIBRARIES.items() if find_spec(library)]
+    specs = {engine: find_spec(library) for engine, library in LIBRARIES.items()}
+    # an empty folder, left of one that was removed, has no origin
+    return [engine for engine, spec in specs.items() if spec and spec.origin]
 
 
 def _load(engine):
@@ -113,11 +119,17 @@ def _load(engine):
         # else its threads wait for each other by counting: on a machine that has other
         # work, a step of training took three to eight times as long
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with importing():
-        return import_module(f"selfatt_lib.engines.{engine}")
+    try:
+        with importing():
+            return import_module(f"selfatt_lib.engines.{engine}")
+    except OSError as error:
+        raise ImportError(
+            f"{LIBRARIES[engine]} does not load: {error}. `selfatt doctor` lists what "
+            "is installed"
+        ) from error
 
 
-def _choose_engine(device, precision):
+def _choose_engine(device):
     there = installed()
     if not there:
         raise ImportError(
@@ -126,11 +138,9 @@ def _choose_engine(device, precision):
         )
     if len(there) == 1:
         return there[0]
-    if device == "mps" or precision == "bfloat16":
-        return "pytorch"
-    if device != "cpu" and _only_pytorch_can_use_the_gpu():
-        return "pytorch"
     try:
+        if device != "cpu" and _mxnet_cannot_use_the_gpu():
+            return "pytorch"
         _load("mxnet")
     except ImportError as error:
         warnings.warn(f"computing with PyTorch: {error}", stacklevel=3)
@@ -138,7 +148,8 @@ def _choose_engine(device, precision):
     return "mxnet"
 
 
-def _only_pytorch_can_use_the_gpu():
+def _mxnet_cannot_use_the_gpu():
+    """Tell whether there is a GPU that PyTorch may be able to use, and MXNet is not."""
     driver = cuda.driver()
     if driver is None or not driver.gpus or version("torch").endswith("+cpu"):
         return False
@@ -165,6 +176,42 @@ def deal_out(batch, parts):
     shares = [len(own) / len(batch[0]) for own in owns]
     owns = [own if len(own) else [0] for own in owns]
     return shares, [[array[own] for array in batch] for own in owns]
+
+
+class Handle:
+    """What becomes of a batch, left on the devices until it is asked for.
+
+    `as_array` waits for an array of the engine's, and returns it as one of NumPy's.
+    """
+
+    def __init__(self, shares, outcomes, as_array):
+        self.as_array = as_array
+        self.outcomes = [
+            (loss.detach(), logits.detach())
+            for share, (loss, logits) in zip(shares, outcomes)
+            if share
+        ]
+
+    def read(self):
+        """Wait, and return loss (B,) and logits (B, C) as arrays of NumPy."""
+        read = [[self.as_array(array) for array in each] for each in self.outcomes]
+        return [np.concatenate(arrays) for arrays in zip(*read)]
+
+
+NO_MEMORY = ("out of memory", "failed to allocate", "alloc_failed", "not enough memory")
+NO_MEMORY += ("can't allocate memory", "invalid buffer size")
+
+
+@contextmanager
+def memory_errors(errors, devices):
+    """Make a library's error a MemoryError where it speaks of memory."""
+    try:
+        yield
+    except errors as error:
+        if any(words in str(error).lower() for words in NO_MEMORY):
+            named = ", ".join(devices)
+            raise MemoryError(f"the memory of {named} does not suffice") from error
+        raise
 
 
 def check_state(state, weights, trained):

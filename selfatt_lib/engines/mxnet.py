@@ -4,7 +4,13 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from selfatt_lib.engines import MOMENTS, check_state, deal_out
+from selfatt_lib.engines import (
+    MOMENTS,
+    Handle,
+    check_state,
+    deal_out,
+    memory_errors,
+)
 from selfatt_lib.machinery.runtime import (
     choose_devices,
     choose_threads,
@@ -17,22 +23,13 @@ from selfatt_lib.penalty import WeightedSoftmaxCE, diversity_penalty
 
 nd, gluon = mx.nd, mx.gluon
 NAME, VERSION = "MXNet", mx.__version__
-OUT_OF_MEMORY = ("out of memory", "failed to allocate", "alloc_failed")
 
 
 @contextmanager
 def computing(devices):
     """Let no process be forked meanwhile; say MXNet's words on memory in ours."""
-    try:
-        with mxnet_lock:
-            yield
-    except mx.MXNetError as error:
-        said = str(error).lower()
-        if any(words in said for words in OUT_OF_MEMORY):
-            raise MemoryError(
-                f"the memory of {', '.join(devices)} does not suffice"
-            ) from error
-        raise
+    with memory_errors(mx.MXNetError, devices), mxnet_lock:
+        yield
 
 
 class Engine:
@@ -113,13 +110,14 @@ class Engine:
                         gradients, self.config.clip_norm, check_isfinite=False
                     )
             self.trainer.update(1)  # Adam
-            return Handle(self, shares, outcomes)
+            return Handle(shares, outcomes, self.as_array)
 
     def evaluate(self, batch):
         """Return the handle of a batch's loss and logits, without dropout."""
         with self.computing():
             shares, parts = self.deal_out(batch)
-            return Handle(self, shares, [self.objective(*part) for part in parts])
+            outcomes = [self.objective(*part) for part in parts]
+            return Handle(shares, outcomes, self.as_array)
 
     def replay(self, batch):
         """Draw the random numbers that a step draws, and forget what comes out."""
@@ -137,6 +135,11 @@ class Engine:
             [nd.from_numpy(array).as_in_context(device) for array in part]
             for device, part in zip(self.contexts, parts)
         ]
+
+    def as_array(self, array):
+        """Wait for an NDArray, and return it as an array of NumPy."""
+        with self.computing():
+            return array.asnumpy()
 
     def computing(self):
         """Return the context in which this engine's devices compute."""
@@ -202,24 +205,6 @@ class Engine:
                     )
                     updater.states_synced[index] = True
                     optimizer._index_update_count[index] = steps
-
-
-class Handle:
-    """What becomes of a batch, left on the devices until it is asked for."""
-
-    def __init__(self, engine, shares, outcomes):
-        self.engine = engine
-        self.outcomes = [
-            (loss.detach(), logits.detach())
-            for share, (loss, logits) in zip(shares, outcomes)
-            if share
-        ]
-
-    def read(self):
-        """Wait, and return loss (B,) and logits (B, C) as arrays of NumPy."""
-        with self.engine.computing():
-            read = [[array.asnumpy() for array in each] for each in self.outcomes]
-        return [np.concatenate(arrays) for arrays in zip(*read)]
 
 
 def predictor(settings, weights, device="auto"):

@@ -2,6 +2,7 @@
 
 import math
 import re
+import threading
 import warnings
 from contextlib import contextmanager
 
@@ -9,13 +10,20 @@ import numpy as np
 import torch
 
 from selfatt_lib.config import gpu_numbers
-from selfatt_lib.engines import MOMENTS, check_state, deal_out
+from selfatt_lib.engines import (
+    MOMENTS,
+    Handle,
+    check_state,
+    deal_out,
+    memory_errors,
+)
+from selfatt_lib.machinery import cuda
 from selfatt_lib.machinery.openmp import no_fork_here
 from selfatt_lib.pytorch import SelfAttentiveBiLSTM, objective
 
 NAME, VERSION = "PyTorch", torch.__version__
 BETAS, EPSILON = (0.9, 0.999), 1e-8
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+THREADS = torch.get_num_threads()
 
 
 def choose_devices(name="auto"):
@@ -71,13 +79,24 @@ def _problem(device):
     if device != "mps" and torch.version.cuda is None:
         return f"the installed PyTorch, {VERSION}, is built without CUDA"
     if device != "mps" and not torch.cuda.is_available():
-        return "PyTorch sees no NVIDIA GPU that works; nvidia-smi should say why"
+        return _no_gpu(cuda.driver())
     try:
         (torch.ones(1, device=native(device)) + 1).item()
     except (RuntimeError, AssertionError) as error:
         said = str(error).splitlines()[0]
         return f"no computation ran on {device}. PyTorch {VERSION} says: {said}"
     return None
+
+
+def _no_gpu(driver):
+    built = torch.version.cuda
+    if driver and driver.cuda < tuple(map(int, built.split("."))):
+        newest = ".".join(map(str, driver.cuda))
+        return (
+            f"its driver runs CUDA up to {newest}, and PyTorch {VERSION} was built for "
+            f"{built}. Update the driver, or install PyTorch's build for CUDA {newest}"
+        )
+    return "PyTorch sees no NVIDIA GPU that works; nvidia-smi should say why"
 
 
 def check_precision(precision, devices):
@@ -104,15 +123,8 @@ def native(device):
 @contextmanager
 def computing(devices):
     """Let no process be forked meanwhile; say PyTorch's words on memory in ours."""
-    try:
-        with no_fork_here():
-            yield
-    except RuntimeError as error:
-        if any(words in str(error).lower() for words in OUT_OF_MEMORY):
-            raise MemoryError(
-                f"the memory of {', '.join(devices)} does not suffice"
-            ) from error
-        raise
+    with memory_errors(RuntimeError, devices), no_fork_here():
+        yield
 
 
 class Engine:
@@ -159,10 +171,12 @@ class Engine:
     def objective(self, tokens, valid_length, labels, number=0):
         """Return the loss (b,) and the logits (b, C) that a device finds."""
         device, rounded = native(self.devices[number]), self.config.precision
+        # what the device has to do before, it goes on doing meanwhile
+        tokens, labels = (x.to(device, non_blocking=True) for x in (tokens, labels))
         with torch.autocast(device.type, torch.bfloat16, rounded == "bfloat16"):
-            logits, attention = self.models[number](tokens.to(device), valid_length)
+            logits, attention = self.models[number](tokens, valid_length)
         logits, attention = logits.float(), attention.float()
-        given = labels.to(device), valid_length, self.class_weights[number]
+        given = labels, valid_length, self.class_weights[number]
         return objective(logits, attention, *given, self.config), logits
 
     def objectives(self, batch):
@@ -194,7 +208,7 @@ class Engine:
                 )
             self.move()
             self.copy_weights()
-            return Handle(shares, outcomes)
+            return Handle(shares, outcomes, as_array)
 
     def move(self):
         """Let Adam move the weights.
@@ -228,7 +242,7 @@ class Engine:
         with self.computing():
             for model in self.models:
                 model.eval()
-            return Handle(*self.objectives(batch))
+            return Handle(*self.objectives(batch), as_array)
 
     @torch.no_grad()
     def replay(self, batch):
@@ -243,8 +257,12 @@ class Engine:
         return computing(self.devices)
 
     def seed(self, seed):
-        """Seed PyTorch's random generators, on every device."""
+        """Seed PyTorch's random generators; each GPU draws numbers of its own."""
         torch.manual_seed(seed)
+        for number, device in enumerate(self.devices):
+            if device.startswith("gpu"):
+                index = native(device).index
+                torch.cuda.default_generators[index].manual_seed(seed + number)
 
     def set_learning_rate(self, rate):
         """Set Adam's learning rate."""
@@ -304,22 +322,6 @@ def as_array(tensor):
     return tensor.detach().cpu().numpy().copy()
 
 
-class Handle:
-    """What becomes of a batch, left on the devices until it is asked for."""
-
-    def __init__(self, shares, outcomes):
-        self.outcomes = [
-            (loss.detach(), logits.detach())
-            for share, (loss, logits) in zip(shares, outcomes)
-            if share
-        ]
-
-    def read(self):
-        """Wait, and return loss (B,) and logits (B, C) as arrays of NumPy."""
-        read = [[as_array(tensor) for tensor in each] for each in self.outcomes]
-        return [np.concatenate(arrays) for arrays in zip(*read)]
-
-
 def predictor(settings, weights, device="auto"):
     """Return a function from (tokens (B, T), valid_length (B,)) to (logits, attention).
 
@@ -338,11 +340,25 @@ def predictor(settings, weights, device="auto"):
             weight.copy_(torch.tensor(weights[name]))
         model.to(native(device))
 
+    # on a CPU, several threads predict, and each computes alone; a GPU does one batch
+    # after the other, and has the memory for one
+    alone = one_thread_each() if device == "cpu" else threading.Lock()
+
     @torch.inference_mode()
     def predict(tokens, valid_length):
-        with computing([device]):
+        with computing([device]), alone:
             tokens = torch.from_numpy(tokens).to(native(device))
             found = model(tokens, torch.from_numpy(valid_length))
             return [as_array(tensor) for tensor in found]
 
     return predict
+
+
+class one_thread_each:
+    """A context in which this thread computes without the help of others."""
+
+    def __enter__(self):
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_):
+        torch.set_num_threads(THREADS)

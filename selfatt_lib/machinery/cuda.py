@@ -98,8 +98,8 @@ class Driver:
         if not self.gpus[index].has_code:
             return (
                 f"mxnet-cu112 has no machine code for the {self.gpus[index]}: it was "
-                "built for 5.0 to 8.9, before Hopper and Blackwell. Take an older GPU "
-                "(T4, L4, A100), or the CPU"
+                "built for 5.0 to 8.9, before Hopper and Blackwell. Take PyTorch (make "
+                "setup ENGINE=pytorch), an older GPU (T4, L4, A100), or the CPU"
             )
         return None
 

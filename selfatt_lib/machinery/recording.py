@@ -259,11 +259,13 @@ def advice_on_memory(config, devices, longest, fitted):
                 known = f" (batches of {most:,} tokens did fit)"
             smaller = f"batch_size={fits}{known}"
         elsewhere = ""
-        if devices[0].startswith("gpu"):
+        if devices[0] != "cpu":
             elsewhere = (
                 ", or go on with this run on other devices: resume=True with "
-                "device='cpu' or with several, as in device='gpu:0,gpu:1'"
+                "device='cpu' (and precision='float32')"
             )
+        if devices[0].startswith("gpu"):
+            elsewhere += " or with several, as in device='gpu:0,gpu:1'"
         raise MemoryError(
             f"{error} for batch_size={config.batch_size} and reviews of {longest} "
             f"tokens. The epochs before this one are kept. Begin anew with {smaller}"
