@@ -170,6 +170,7 @@ def train_and_fork(folder):
             tokens, valid_length, stars = (array[:reviews] for array in batch)
             valid_length = np.minimum(valid_length, places)
             engine.step((tokens[:, :places].copy(), valid_length, stars)).read()
+        engine.weights()  # waits for the last step
 
     expected, end = loss(), time.monotonic() + 10
     with ThreadPoolExecutor(4) as threads:
