@@ -1,7 +1,7 @@
 """For tests and chapters alike: what differs from run to run or by machine is off."""
 
 import os
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 
 from tools.reproducibly import settle
 
@@ -24,7 +24,9 @@ NEEDING = {
         book/pytorch.ipynb selfatt_lib/pytorch.py selfatt_lib/engines/pytorch.py
         tests/test_pytorch.py""",
 }
-LEFT_OUT = {name: paths for name, paths in NEEDING.items() if not find_spec(name)}
+LEFT_OUT = {
+    name: paths for name, paths in NEEDING.items() if not PathFinder.find_spec(name)
+}
 collect_ignore = " ".join(LEFT_OUT.values()).split()
 # their stored outputs are of a run with MXNet
 RUN_ONLY = ("training.ipynb", "visualization.ipynb") if "mxnet" in LEFT_OUT else ()

@@ -28,8 +28,8 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.machinery import PathFinder
 from importlib.metadata import version
-from importlib.util import find_spec
 from types import ModuleType
 
 import numpy as np
@@ -109,9 +109,10 @@ def choose(engine="auto", device="auto", precision="float32"):
 
 def installed():
     """Return the engines whose library is installed, without importing it: list."""
-    specs = {engine: find_spec(library) for engine, library in LIBRARIES.items()}
+    # on the path only: `machinery.hook` takes the question for an import
+    specs = map(PathFinder.find_spec, LIBRARIES.values())
     # an empty folder, left of one that was removed, has no origin
-    return [engine for engine, spec in specs.items() if spec and spec.origin]
+    return [name for name, spec in zip(LIBRARIES, specs) if spec and spec.origin]
 
 
 def _load(engine):
