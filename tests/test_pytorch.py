@@ -1,5 +1,6 @@
 """The model in PyTorch, held against `reference`, and Adam against Gluon's formula."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -153,7 +154,9 @@ def test_weights_are_drawn_as_gluon_draws_them():
 
 def test_each_gpu_draws_numbers_of_its_own(monkeypatch):
     generators = [torch.Generator() for _ in range(3)]
-    monkeypatch.setattr(torch.cuda, "default_generators", generators)
+    monkeypatch.setattr(torch.cuda, "default_generators", ())
+    give = partial(monkeypatch.setattr, torch.cuda, "default_generators", generators)
+    monkeypatch.setattr(torch.cuda, "init", give)  # before, there are none
     engine.Engine.seed(SimpleNamespace(devices=["gpu:2", "gpu:0"]), 5)
     assert (generators[0].initial_seed(), generators[2].initial_seed()) == (6, 5)
     assert torch.initial_seed() == 5

@@ -261,8 +261,9 @@ class Engine:
         torch.manual_seed(seed)
         for number, device in enumerate(self.devices):
             if device.startswith("gpu"):
-                index = native(device).index
-                torch.cuda.default_generators[index].manual_seed(seed + number)
+                torch.cuda.init()
+                generator = torch.cuda.default_generators[native(device).index]
+                generator.manual_seed(seed + number)
 
     def set_learning_rate(self, rate):
         """Set Adam's learning rate."""
