@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.compiler_lock import global_compiler_lock
+from test_processes import fork_while_it_is_held, in_a_process
 
 from selfatt_lib.machinery import lstm
 from selfatt_lib.machinery.runtime import mx, seed_everything
@@ -146,3 +148,11 @@ def test_double_precision_is_refused(capfd):
     with pytest.raises(mx.MXNetError):
         layer(nd.ones((2, PLACES, SIZE), dtype="float64"), nd.array([1, 2]))
     assert "this LSTM computes in float32 only" in capfd.readouterr().out
+
+
+def fork_and_compile():
+    fork_while_it_is_held(global_compiler_lock, lambda: check([7, 2]) is None)
+
+
+def test_numbas_lock_held_by_another_thread_at_the_fork_stops_no_child():
+    in_a_process(fork_and_compile)

@@ -191,6 +191,11 @@ def test_a_process_may_be_forked_while_it_trains(tmp_path):
 def hold_and_fork(run_dir, name):
     LOADED[run_dir] = Classifier.load(run_dir)
     lock = {"tokens": words._WORDS[True].lock, "tqdm": tqdm.get_lock()}[name]
+    fork_while_it_is_held(lock, lambda: len(answers(run_dir)) == len(TEXTS))
+
+
+def fork_while_it_is_held(lock, function):
+    """Fork a child that calls a function, while another thread holds a lock."""
     held = threading.Event()
 
     def hold():
@@ -201,7 +206,7 @@ def hold_and_fork(run_dir, name):
     holder = threading.Thread(target=hold)
     holder.start()
     held.wait()
-    child = fork(lambda: len(answers(run_dir)) == len(TEXTS))
+    child = fork(function)
     holder.join()
     wait_for(child)
 

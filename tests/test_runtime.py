@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from test_processes import fork, in_a_process, wait_for
 
 from selfatt_lib.machinery import cuda, hook, runtime
 from selfatt_lib.machinery.cuda import GPU, Driver
@@ -14,6 +15,7 @@ from selfatt_lib.machinery.runtime import (
     mx,
     seed_everything,
 )
+from selfatt_lib.model import SelfAttentiveBiLSTM
 
 T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 30)
 
@@ -139,6 +141,32 @@ def test_a_large_model_computes_with_all_cores(
     assert threads_of_operators() == max(
         1, runtime.THREADS // (1 if "OMP_NUM_THREADS" in os.environ else 2)
     )
+
+
+def test_a_fork_leaves_the_parents_choice_of_threads_alone():
+    in_a_process(fork_and_ask)
+
+
+def fork_and_ask():
+    os.environ.pop("OMP_NUM_THREADS", None)
+    runtime.THREADS = 6
+    choose_threads(64)
+    wait_for(fork(bool, True))
+    assert threads_of_operators() == 3
+
+
+def test_a_process_may_be_forked_before_results_are_read():
+    in_a_process(compute_and_fork)
+
+
+def compute_and_fork():
+    sizes = {"attention_units": 5, "attention_hops": 2, "classifier_units": 8}
+    model = SelfAttentiveBiLSTM(1000, 50, 6, 1, **sizes)
+    model.initialize()
+    ones, length = mx.nd.ones((64, 50), dtype="int32"), mx.nd.full(64, 50)
+    outputs = [model(ones, length.astype("int32")) for _ in range(20)]
+    wait_for(fork(bool, True))
+    assert all(logits.asnumpy().any() for logits, _ in outputs)
 
 
 # What stops the import
