@@ -76,7 +76,7 @@ def problems(path):
 
 
 def test_there_are_chapters():
-    names = ["data", "model", "penalty", "training", "visualization"]
+    names = ["data", "model", "penalty", "pytorch", "training", "visualization"]
     assert [path.stem for path in CHAPTERS] == names
 
 
