@@ -39,6 +39,11 @@ class TrainingStep:
 
     def __init__(self, engine):
         self.chosen = engines.choose(engine, "cpu")
+        self.wait = bool  # PyTorch's steps on a CPU are done when they return
+        if self.chosen.module.NAME == "MXNet":
+            from selfatt_lib.machinery.runtime import mx
+
+            self.wait = mx.nd.waitall
 
     def build(self, setting):
         """Begin anew with this setting."""
@@ -53,7 +58,7 @@ class TrainingStep:
     def run(self, steps):
         """Return the mean loss before each step: list of float."""
         handles = [self.engine.step(self.batch) for _ in range(steps)]
-        self.engine.weights()  # waits for the last step's, too
+        self.wait()  # for the last step's weights too
         return [float(handle.read()[0].mean()) for handle in handles]
 
 

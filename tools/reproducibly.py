@@ -18,7 +18,7 @@ SETTLED = {
     "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own
     "OMP_NUM_THREADS": "2",
     # On a busy machine, threads that wait by counting take the cores that they wait for
-    "OMP_WAIT_POLICY": "passive",
+    "GOMP_SPINCOUNT": "1000",
     "TQDM_DISABLE": "1",  # progress bars
     # where the chapters' runs are, apart from those of `make train`
     "SELFATT_CHAPTERS": str(Path(__file__).parents[1].resolve() / "build/chapters"),

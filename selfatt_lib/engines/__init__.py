@@ -117,9 +117,9 @@ def installed():
 
 def _load(engine):
     if engine == "pytorch":
-        # else its threads wait for each other by counting: on a machine that has other
-        # work, a step of training took three to eight times as long
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # Its threads wait for each other by counting, on Linux to 300 000, and with other
+        # work on the machine that is most of what they do. Sleeping at once costs more.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         with importing():
             return import_module(f"selfatt_lib.engines.{engine}")
