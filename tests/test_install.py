@@ -42,6 +42,7 @@ def colab(monkeypatch, tmp_path):
     monkeypatch.setattr(install, "_installed", lambda: machine.installed)
     monkeypatch.setattr(cuda, "find", lambda library: machine.libraries.get(library))
     monkeypatch.setattr(cuda, "driver", lambda: machine.driver)
+    monkeypatch.setattr(cuda, "installed_wheel", lambda: "mxnet")
 
     def pip(wanted, *how):
         machine.pip.append((wanted, how))
