@@ -227,7 +227,8 @@ def test_no_texts_are_no_tokens():
 
 @pytest.mark.parametrize("module", ["tokens", "vocabulary"])
 def test_one_sentence_takes_neither_an_engine_nor_tables(module):
-    heavy = {"pandas", "sklearn", "pyarrow", "joblib", "mxnet", "gluonnlp", "numba"}
+    heavy = {"pandas", "sklearn", "pyarrow", "joblib"}
+    heavy |= {"mxnet", "gluonnlp", "numba", "torch"}
     use = {"tokens": "tokenize('A good film!')", "vocabulary": "Vocabulary(['<unk>'])"}
     done = run_code(
         f"import sys\n"
