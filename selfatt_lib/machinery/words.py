@@ -112,12 +112,15 @@ for _words in _WORDS.values():  # a forked process gets them whole, and unlocked
 
 @cache
 def _arrow():
-    """Import Arrow, and pandas, which it imports when it makes its first array."""
+    """Import Arrow, and call it once: a fork in its first call hangs what is forked.
+
+    Its first array imports pandas, its first function makes what all others share.
+    """
     with no_fork:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        pa.array([])
+        pc.utf8_trim_whitespace(pa.array([""]))
     return pa, pc
 
 
