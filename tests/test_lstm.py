@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numba.core.compiler_lock import global_compiler_lock
 from test_processes import fork_while_it_is_held, in_a_process
 
+from conftest import run_code
 from selfatt_lib.machinery import lstm
 from selfatt_lib.machinery.runtime import mx, seed_everything
 from selfatt_lib.model import BiLSTM
@@ -156,3 +157,25 @@ def fork_and_compile():
 
 def test_numbas_lock_held_by_another_thread_at_the_fork_stops_no_child():
     in_a_process(fork_and_compile)
+
+
+ENDING = """
+import sys
+from selfatt_lib.machinery import lstm
+from selfatt_lib.model import BiLSTM
+
+lstm.PRODUCT_WORTH_A_THREAD = int(sys.argv[1])
+layer = BiLSTM(20, 20)
+layer.initialize()
+inputs, length = lstm.mx.nd.ones((64, 50, 20)), lstm.mx.nd.full(64, 50)
+for _ in range(100):
+    with lstm.mx.autograd.record():
+        outputs = layer(inputs, length)
+    outputs.backward()
+"""
+
+
+@pytest.mark.parametrize("worth_a_thread", [0, 10**9])
+def test_a_process_may_end_while_the_lstm_computes(worth_a_thread):
+    done = run_code(ENDING, worth_a_thread, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -289,7 +289,10 @@ def _in_threads(function, directions, *others):
     words, i2h_weight = directions[0].words, directions[0].weights[0]
     few = len(words) * i2h_weight.size < PRODUCT_WORTH_A_THREAD
     with _one_layer_at_a_time:
-        return list((map if few else _threads.map)(function, directions, *others))
+        try:
+            return list((map if few else _threads.map)(function, directions, *others))
+        except RuntimeError:  # Python is ending, and its threads have ended
+            return list(map(function, directions, *others))
 
 
 def _on_same_memory(array, shape, dtype=np.float32):

@@ -5,6 +5,7 @@ This is the library's only place that imports it:
 >>> from selfatt_lib.machinery.runtime import mx, nlp
 """
 
+import atexit
 import ctypes
 import os
 import random
@@ -87,6 +88,7 @@ def _after_fork_in_child():
         mxnet_lock.release()
 
 
+atexit.register(mx.nd.waitall)  # its threads may call Python, which is there till then
 choose_threads()
 at_fork(
     before=_before_fork,
