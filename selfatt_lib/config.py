@@ -1,23 +1,15 @@
 """The parameters of a training run, checked before any work."""
 
-import ast
 import difflib
-import os
+import math
 import re
-from contextlib import suppress
 from typing import Annotated, Literal
 
-import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-LARGEST = 2**31 - 1
+from selfatt_lib.labels import MOST, label_text
+from selfatt_lib.machinery.settings import LARGEST, Settings, meant
+
 Whole = Annotated[
     int, Field(ge=1, le=LARGEST, description="a whole number of at least 1")
 ]
@@ -43,12 +35,38 @@ Text = Annotated[
         description="a text that is not empty (in quotes; for papermill: -r, not -p)",
     ),
 ]
-Weights = Annotated[
-    Literal["auto"]
-    | Annotated[list[Positive], Field(min_length=5, max_length=5)]
-    | None,
-    Field(description="None, 'auto' or a list of five numbers above 0"),
+TextOrNone = Annotated[
+    str | None, Field(pattern=r"\S", description="a text that is not empty, or None")
 ]
+Part = Annotated[
+    Annotated[int, Field(ge=1, le=LARGEST)] | Annotated[float, Field(gt=0, lt=1)],
+    Field(description="a share between 0 and 1, or a whole number of at least 1"),
+]
+Weights = Annotated[
+    Literal["auto"] | Annotated[list[Positive], Field(min_length=2)] | None,
+    Field(description="None, 'auto' or a list with a number above 0 for each class"),
+]
+NumClasses = Annotated[
+    int, Field(ge=2, le=MOST, description=f"a whole number from 2 to {MOST}")
+]
+Label = int | float | str
+LabelList = Annotated[list[Label], Field(min_length=2, max_length=MOST)]
+Labels = Annotated[
+    LabelList | Annotated[dict[str, Label], Field(min_length=2)] | None,
+    Field(
+        description=f"None, a list of 2 to {MOST} different numbers or texts, the "
+        "classes in their order, or what the file calls each and its name"
+    ),
+]
+Bins = Annotated[
+    Annotated[list[float | int], Field(min_length=1, max_length=MOST - 1)] | None,
+    Field(description="None or a list of numbers, each larger than the one before"),
+]
+Names = Annotated[
+    Annotated[list[str], Field(min_length=2)] | None,
+    Field(description="None or a list with the name of each column"),
+]
+Invalid = Literal["raise", "skip"]
 Embedding = Literal["glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d"]
 Pooling = Literal["flatten", "mean", "prune"]
 PenaltyForm = Literal["squared", "norm", "mean_squared"]
@@ -56,68 +74,9 @@ EngineName = Literal["auto", "mxnet", "pytorch"]
 Precision = Literal["float32", "bfloat16"]
 
 
-WORDS = {"true": True, "false": False, "null": None, "none": None}
-
-
-def meant(value, kind):
-    """Return the plain value that YAML's, a shell's, NumPy's or pathlib's stands for.
-
-    What cannot be understood is returned as it is; `kind` is the parameter's type.
-    """
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, str) and kind is not str:
-        text = value.strip()
-        with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            # 1e-3 is a text to YAML, null to papermill
-            value = WORDS.get(text.lower(), text)
-            value = ast.literal_eval(text) if value is text else value
-    if isinstance(value, list | tuple):
-        value = [meant(each, kind) for each in value]
-    if isinstance(value, float) and value.is_integer() and kind in (int, int | None):
-        value = int(value)
-    return value
-
-
-class Settings(BaseModel):
-    """Values of the right kind only, which cannot be changed."""
-
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", allow_inf_nan=False
-    )
-
-    def __init__(self, /, **given):
-        try:
-            super().__init__(**given)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ValueError(self._complaint(first, given)) from None
-
-    @classmethod
-    def _complaint(cls, error, given):
-        if "error" in error.get("ctx", {}):  # one of our own
-            return str(error["ctx"]["error"])
-        name = error["loc"][0]
-        if error["type"] == "extra_forbidden":
-            return f"there is no setting {name[:80]!r}"
-        if error["type"] == "missing":
-            return f"{name} is missing"
-        field = cls.model_fields[name]
-        expected = field.description
-        if choices := getattr(field.annotation, "__args__", ()):
-            expected = expected or f"one of {', '.join(map(repr, choices))}"
-        if error.get("ctx", {}).get("le") == LARGEST:
-            expected += f", and of at most {LARGEST}"
-        value = cls._meant(given[name], field.annotation)
-        if expected is None:
-            return f"{name}: {error['msg']}; got {value!r:.200}"
-        return f"{name} must be {expected}; got {value!r:.200}"
-
-    @staticmethod
-    def _meant(value, kind):
-        return value
+READING = ("text_column", "label_column", "columns", "encoding")
+OF_TEXTS = ("labels", "columns")  # lists of them
+READING += ("labels", "bins", "on_invalid")
 
 
 class ModelSettings(Settings):
@@ -130,7 +89,7 @@ class ModelSettings(Settings):
     attention_units: Whole
     attention_hops: Whole
     classifier_units: Whole
-    num_classes: Literal[5]
+    num_classes: NumClasses
     pooling: Pooling
     prune_p: WholeOrNone
     prune_q: WholeOrNone
@@ -168,8 +127,18 @@ class TrainingConfig(Settings):
 
     # Data: see `load_reviews`, `split_reviews`, `tokenize`, `build_vocab`, `load_glove`
     dataset: Text = "review-snippets"
+    text_column: TextOrNone = None  # None: the one with a usual name
+    label_column: TextOrNone = None
+    columns: Names = None  # of a CSV file without a header
+    encoding: TextOrNone = None  # None: UTF-8
+    labels: Labels = None  # None: all that occur, sorted
+    bins: Bins = None  # edges, to cut numbers into classes
+    on_invalid: Invalid = "raise"  # "skip" leaves wrong rows out
     train_size: WholeOrNone = None  # None: all that are not held out
-    valid_size: Whole = 1400  # reviews held out
+    valid_size: Part = 0.1  # the best epoch is chosen on these
+    test_size: Part = 0.1  # and scored on these
+    test_dataset: TextOrNone = None  # or on those of another file
+    split_seed: Seed = 0
     max_tokens: Whole = 100
     lower: Flag = True
     vocab_size: Whole = 10_000
@@ -221,13 +190,19 @@ class TrainingConfig(Settings):
     @model_validator(mode="after")
     def _what_belongs_together_fits(self):
         check_pooling(self.pooling, self.prune_p, self.prune_q)
+        check_labels(self.labels, self.bins)
+        if (room := sum(p for p in (self.valid_size, self.test_size) if p < 1)) >= 1:
+            raise ValueError(
+                f"valid_size and test_size leave nothing to train on: {room:g} of all"
+            )
         check_engine(self.engine, self.device, self.precision)
         return self
 
     @field_validator("*", mode="before")
     @classmethod
     def _what_is_meant(cls, value, info):
-        return meant(value, cls.model_fields[info.field_name].annotation)
+        kind = cls.model_fields[info.field_name].annotation
+        return meant(value, kind, info.field_name in OF_TEXTS)
 
     @classmethod
     def from_namespace(cls, namespace):
@@ -254,8 +229,25 @@ class TrainingConfig(Settings):
 
     @property
     def sample_size(self):
-        """Reviews to load: ``train_size + valid_size``, or None for all."""
-        return None if self.train_size is None else self.train_size + self.valid_size
+        """Reviews to load for parts of the given sizes, or None for all."""
+        if self.train_size is None:
+            return None
+        held_out = [self.valid_size] + [self.test_size] * (self.test_dataset is None)
+        counts = [size for size in held_out if isinstance(size, int)]
+        rest = 1 - sum(size for size in held_out if isinstance(size, float))
+        return math.ceil((self.train_size + sum(counts)) / rest)
+
+    @property
+    def reading(self):
+        """The arguments of `load_reviews` that say how a file is read: dict."""
+        return {name: getattr(self, name) for name in READING}
+
+    @property
+    def class_names(self):
+        """The labels that the parameters state, in order: list, or None."""
+        if isinstance(self.labels, dict):
+            return list(dict.fromkeys(self.labels.values()))
+        return self.labels or (self.bins and list(range(1, len(self.bins) + 2)))
 
     def model_settings(self, vocab_size, embedding_size, num_classes=5):
         """Return what the model is made of: ModelSettings."""
@@ -293,6 +285,20 @@ def check_pooling(pooling, prune_p=None, prune_q=None):
         raise ValueError(
             "pooling='prune' needs prune_p and prune_q (for example 150 and 10); got "
             f"{prune_p} and {prune_q}"
+        )
+
+
+def check_labels(labels=None, bins=None):
+    """Raise ValueError unless these can be the labels and bins of `load_reviews`."""
+    names = [label_text(label) for label in labels or ()]
+    if len({name.casefold() for name in names}) < len(names):
+        raise ValueError(f"labels must differ by more than their case; got {names}")
+    if bins and sorted({*bins}) != bins:
+        raise ValueError(f"bins must be numbers, each larger than the last; got {bins}")
+    if bins and labels and (isinstance(labels, dict) or len(labels) != len(bins) + 1):
+        raise ValueError(
+            f"{len(bins)} bins make {len(bins) + 1} classes, whose names are a list in "
+            f"labels; got {labels}"
         )
 
 

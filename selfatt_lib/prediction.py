@@ -1,4 +1,4 @@
-"""Use a trained run: texts in, stars and attention out."""
+"""Use a trained run: texts in; labels, attention and embeddings out."""
 
 import warnings
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from selfatt_lib import engines, reference
 from selfatt_lib.data.batches import Batches
 from selfatt_lib.data.tokens import TokenizedTexts, is_unicode, tokenize_all
 from selfatt_lib.data.vocabulary import Vocabulary
+from selfatt_lib.labels import are_stars, listed
 from selfatt_lib.machinery.places import locate
 from selfatt_lib.machinery.threads import in_threads, one_thread_for_blas
 from selfatt_lib.run import OtherEdition, read_run
@@ -24,10 +25,11 @@ class Prediction:
     Attributes
     ----------
     text : str
-    stars : int
-        The most probable, from 1 to 5.
-    probabilities : ndarray, shape (5,)
-        Of 1 to 5 stars.
+    label : int, float or str
+        The most probable.
+    labels : list
+        All of them, in the order of the probabilities.
+    probabilities : ndarray, shape (C,)
     tokens : list of str
         What the model read, clipped to its length.
     known : ndarray of bool, shape (tokens,)
@@ -41,12 +43,22 @@ class Prediction:
     """
 
     text: str
-    stars: int
+    label: int | float | str
+    labels: list
     probabilities: np.ndarray
     tokens: list
     known: np.ndarray
     attention: np.ndarray
     clipped: bool
+
+    @property
+    def stars(self):
+        """The label where labels are stars, from 1 to 5: int."""
+        if not are_stars(self.labels):
+            raise AttributeError(
+                f"this model predicts no stars but {listed(self.labels)}: see label"
+            )
+        return self.label
 
 
 class Classifier:
@@ -64,6 +76,8 @@ class Classifier:
         Named as in `reference`.
     vocab : Vocabulary
     settings : ModelSettings
+    labels : list
+        The classes, in the order of their numbers.
     max_tokens : int, default 100
     lower : bool, default True
     device : str, default "auto"
@@ -78,9 +92,17 @@ class Classifier:
     """
 
     def __init__(
-        self, weights, vocab, settings, max_tokens=100, lower=True, device="auto"
+        self,
+        weights,
+        vocab,
+        settings,
+        labels,
+        max_tokens=100,
+        lower=True,
+        device="auto",
     ):
         self.weights, self.vocab, self.settings = weights, vocab, settings
+        self.labels = labels
         self.max_tokens, self.lower, self.device = max_tokens, lower, device
         self._forward, self._engine = self._numpy, None
         one_thread_for_blas()
@@ -122,10 +144,11 @@ class Classifier:
                 "of it again, or train it anew."
             ) from error
         reading = settings.training.max_tokens, settings.training.lower
-        return cls(weights, Vocabulary(words), settings.model, *reading, device)
+        model = weights, Vocabulary(words), settings.model, settings.labels
+        return cls(*model, *reading, device)
 
     def predict(self, texts, batch_size=64, on_invalid="raise"):
-        """Predict the stars of texts.
+        """Predict the labels of texts.
 
         Parameters
         ----------
@@ -150,36 +173,37 @@ class Classifier:
         RuntimeError
             The weights are so large that the computation overflows.
         """
+        texts = self._checked(texts, on_invalid)
+        chosen = [text for text in texts if text is not None]
+        tokenized = tokenize_all(chosen, self.max_tokens, self.lower)
+        found = iter(self._predictions(chosen, tokenized, batch_size))
+        return [text and next(found) for text in texts]
+
+    def _checked(self, texts, on_invalid="raise"):
+        """Return texts as a list, with None for those that are invalid."""
         if isinstance(texts, str):
             raise TypeError(
-                "predict takes a list of texts; put the text in brackets: "
-                "predict([text])"
+                "a list of texts is expected; put the text in brackets: [text]"
             )
         if on_invalid not in ("raise", "skip"):
             raise ValueError(
                 f"on_invalid must be 'raise' or 'skip'; got {on_invalid!r}"
             )
         texts = list(texts)
-        valid = []
         for place, text in enumerate(texts):
             error = _why_invalid(text)
-            if error is None:
-                valid.append(place)
-            elif on_invalid == "raise":
+            if error and on_invalid == "raise":
                 raise type(error)(
                     f"text {place + 1} of {len(texts)} {error}. With "
-                    "on_invalid='skip', such texts get None and all others a "
+                    "on_invalid='skip', predict gives such texts None and all others a "
                     "prediction."
                 )
-        chosen = [texts[place] for place in valid]
-        tokenized = tokenize_all(chosen, self.max_tokens, self.lower)
-        predictions = [None] * len(texts)
-        for place, found in zip(valid, self._predict(chosen, tokenized, batch_size)):
-            predictions[place] = found
-        return predictions
+            if error:
+                texts[place] = None
+        return texts
 
     def predict_tokens(self, tokens, batch_size=64):
-        """Predict the stars of texts that are split into tokens already.
+        """Predict the labels of texts that are split into tokens already.
 
         So a word can be left out, or another put in its place.
 
@@ -214,11 +238,55 @@ class Classifier:
             [words[: self.max_tokens] for words in tokens]
         )
         texts = [" ".join(words) for words in tokens]
-        return self._predict(texts, tokenized, batch_size)
+        return self._predictions(texts, tokenized, batch_size)
 
-    def _predict(self, texts, tokenized, batch_size):
-        if not texts:
-            return []
+    def embed(self, texts, batch_size=64):
+        """Return the sentence embedding of each text, the paper's matrix M = AH.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        batch_size : int, default 64
+
+        Returns
+        -------
+        ndarray of float32, shape (texts, hops, 2 * hidden_size)
+            A row for each hop: the states of the BiLSTM, weighed by its attention.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As in `predict`.
+        """
+        texts = self._checked(texts)
+        tokenized = tokenize_all(texts, self.max_tokens, self.lower)
+        shape = len(texts), self.settings.attention_hops, 2 * self.settings.hidden_size
+        embeddings = np.empty(shape, np.float32)
+        for numbers, (_, _, embedding) in self._computed(tokenized, batch_size):
+            embeddings[numbers] = embedding
+        return embeddings
+
+    def _computed(self, tokenized, batch_size, forward=None):
+        """Yield the numbers of each batch's texts, and what `forward` makes of them."""
+        if not len(tokenized):
+            return
+        some_class = np.zeros(len(tokenized))  # which plays no part here
+        batches = Batches(tokenized, some_class, self.vocab, batch_size)
+
+        def compute(numbers):
+            tokens, valid_length, _ = batches.assemble(numbers)  # (B, T) and (B,)
+            return (forward or self._numpy)(tokens, valid_length)
+
+        outcomes = in_threads(compute, batches.in_order)
+        for numbers, outcome in zip(batches.in_order, outcomes):
+            if not np.isfinite(outcome[0]).all():  # logits
+                raise RuntimeError(
+                    "the model's numbers overflow: its weights are too large. Copy the "
+                    "run again, or train it anew."
+                )
+            yield numbers, outcome
+
+    def _predictions(self, texts, tokenized, batch_size):
         forward = self._forward
         if len(texts) > TEXTS_WORTH_AN_ENGINE and engines.installed():
             try:
@@ -226,27 +294,18 @@ class Classifier:
             except ImportError as error:
                 warnings.warn(f"NumPy predicts: {error}", stacklevel=3)
         known = np.array([word in self.vocab for word in tokenized.words])  # (words,)
-        batches = Batches(tokenized, np.ones(len(texts)), self.vocab, batch_size)
-
-        def compute(numbers):
-            tokens, valid_length, _ = batches.assemble(numbers)  # (B, T) and (B,)
-            return forward(tokens, valid_length)  # (B, 5) and (B, r, T)
-
-        outcomes = in_threads(compute, batches.in_order)
         predictions = [None] * len(texts)
-        for numbers, (logits, attention) in zip(batches.in_order, outcomes):
-            if not np.isfinite(logits).all():
-                raise RuntimeError(
-                    "the model's numbers overflow: its weights are too large. Copy the "
-                    "run again, or train it anew."
-                )
-            probabilities = reference.softmax(logits)  # (B, 5)
+        for numbers, (logits, attention, *_) in self._computed(
+            tokenized, batch_size, forward
+        ):
+            probabilities = reference.softmax(logits)  # (B, C)
             for row, number in enumerate(numbers):
                 ids = tokenized[number]
                 words = [tokenized.words[i] for i in ids]
                 predictions[number] = Prediction(
                     text=texts[number],
-                    stars=int(probabilities[row].argmax()) + 1,
+                    label=self.labels[probabilities[row].argmax()],
+                    labels=self.labels,
                     probabilities=probabilities[row],
                     tokens=words,
                     known=known[ids],
@@ -265,10 +324,9 @@ class Classifier:
 
     def _numpy(self, tokens, valid_length):
         with np.errstate(all="ignore"):  # what overflows is seen by what comes out
-            logits, attention, _ = reference.forward(
+            return reference.forward(
                 tokens, valid_length, self.weights, self.settings.pooling
             )
-        return logits, attention
 
 
 def _why_invalid(text):

@@ -166,18 +166,19 @@ def cross_entropy(logits, labels, class_weights=None):
     return loss if class_weights is None else np.asarray(class_weights)[labels] * loss
 
 
-def class_weights(stars, num_classes=5):
+def class_weights(labels, num_classes):
     """Weigh each class by the commonest class's count over its own.
 
     Parameters
     ----------
-    stars : array of int, shape (reviews,)
-        From 1 to `num_classes`.
-    num_classes : int, default 5
+    labels : array of int, shape (reviews,)
+        From 0 to C - 1.
+    num_classes : int
+        C.
 
     Returns
     -------
-    list of float, length `num_classes`
+    list of float, length C
         1.0 for the commonest class, more for rarer ones, rounded to one decimal as the
         tutorial's [3.0, 5.3, 4.0, 2.0, 1.0] are. A class without a review weighs 1.0:
         no loss is ever multiplied by it.
@@ -189,11 +190,10 @@ def class_weights(stars, num_classes=5):
 
     Examples
     --------
-    >>> class_weights([1, 2, 2, 5, 5, 5, 5])
+    >>> class_weights([0, 1, 1, 4, 4, 4, 4], 5)
     [4.0, 2.0, 1.0, 1.0, 1.0]
     """
-    stars = np.asarray(stars, dtype=int)
-    counts = np.bincount(stars, minlength=num_classes + 1)[1:]
+    counts = np.bincount(np.asarray(labels, dtype=int), minlength=num_classes)
     most = counts.max()
     if not most:
         raise ValueError("class_weights needs at least one review; got none")

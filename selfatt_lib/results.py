@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+from scipy.stats import binomtest
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -13,71 +14,94 @@ from selfatt_lib.machinery.files import write_text
 from selfatt_lib.machinery.progress import tqdm
 from selfatt_lib.run import best
 
-STARS = [1, 2, 3, 4, 5]
-
 # Punctuation counts, as it does for the model.
 TERMS = {"ngram_range": (1, 2), "token_pattern": r"\w+|[^\w\s]"}
 NUM_TERMS = 50_000
 # Counting all pairs of words of more reviews would take gigabytes.
 COUNTED_REVIEWS = 50_000
+WORTH_TELLING = 0.01  # of the tokens, not read
 
 
-def scores(stars, predictions):
-    """Return ``{"accuracy", "weighted_f1"}`` of predicted stars."""
-    f1 = f1_score(stars, predictions, average="weighted", zero_division=0)
-    accuracy = accuracy_score(stars, predictions)
+def scores(labels, predictions):
+    """Return ``{"accuracy", "weighted_f1"}`` of predicted classes."""
+    f1 = f1_score(labels, predictions, average="weighted", zero_division=0)
+    accuracy = accuracy_score(labels, predictions)
     return {"accuracy": float(accuracy), "weighted_f1": float(f1)}
 
 
-def baselines(train_reviews, valid_reviews, tfidf=True):
-    """Score what any model has to beat, on the same held-out reviews.
+def accuracy_interval(accuracy, count):
+    """Return where the accuracy on all such reviews lies, with a confidence of 95 %.
+
+    Wilson's interval: another draw of as many test reviews from the same source would
+    give another accuracy. How much seeds differ is not in it.
+
+    Examples
+    --------
+    >>> accuracy_interval(0.6, 1400)
+    [0.574, 0.625]
+    """
+    right = binomtest(round(accuracy * count), count)
+    return [round(float(end), 3) for end in right.proportion_ci(method="wilson")]
+
+
+def baselines(corpus, tfidf=True):
+    """Score what any model has to beat, on the same test reviews.
 
     Parameters
     ----------
-    train_reviews, valid_reviews : DataFrame
-        With ``text`` and ``stars``.
+    corpus : Corpus
     tfidf : bool, default True
         False leaves it out.
 
     Returns
     -------
     dict
-        ``majority`` (always the commonest star of the training reviews) and ``tfidf``
+        ``majority`` (always the commonest label of the training reviews); ``tfidf``
         (logistic regression on TF-IDF of one and two words, the commonest 50 000 of the
-        first 50 000 reviews), each a dict from `scores`.
+        first 50 000 reviews); and, where the model does not read the whole of the
+        reviews, ``tfidf_clipped``, the same on what it reads. Each is a dict from
+        `scores`.
     """
-    stars = train_reviews["stars"]
-    classifiers = {"majority": DummyClassifier()}
-    if tfidf and stars.nunique() == 1:  # nothing to regress
-        classifiers["tfidf"] = DummyClassifier()
-    elif tfidf:
-        terms = TfidfVectorizer(**TERMS, vocabulary=commonest_terms(train_reviews))
-        # Newton's method ends so near the optimum that every machine predicts the same.
-        regression = LogisticRegression(C=3, solver="newton-cg", tol=1e-8)
-        classifiers["tfidf"] = make_pipeline(terms, regression)
+    labels, given = corpus.train_batches.labels, corpus.test_batches.labels
+    texts = [
+        part["text"].tolist() for part in (corpus.train_reviews, corpus.test_reviews)
+    ]
+    tried = {"majority": (DummyClassifier(), texts)}
+    if tfidf:
+        tried["tfidf"] = (linear_model(texts[0]), texts)
+    if tfidf and corpus.clipped > WORTH_TELLING:
+        read = [tokens.texts() for tokens in (corpus.train_tokens, corpus.test_tokens)]
+        tried["tfidf_clipped"] = (linear_model(read[0]), read)
     found = {}
-    for name, classifier in tqdm(classifiers.items(), desc="baselines", leave=False):
-        classifier.fit(train_reviews["text"].tolist(), stars)
-        predictions = classifier.predict(valid_reviews["text"].tolist())
-        found[name] = scores(valid_reviews["stars"], predictions)
+    for name, (model, (train, test)) in tqdm(
+        tried.items(), desc="baselines", leave=False
+    ):
+        found[name] = scores(given, model.fit(train, labels).predict(test))
     return found
 
 
-def commonest_terms(reviews):
+def linear_model(texts):
+    """Return a logistic regression on TF-IDF of the commonest terms of texts."""
+    terms = TfidfVectorizer(**TERMS, vocabulary=commonest_terms(texts))
+    # Newton's method ends so near the optimum that every machine predicts the same.
+    return make_pipeline(terms, LogisticRegression(C=3, solver="newton-cg", tol=1e-8))
+
+
+def commonest_terms(texts):
     """Return words and pairs of words: array of str.
 
     Of equally common ones, scikit-learn's ``max_features`` keeps others on other
     processors.
     """
     counter = CountVectorizer(**TERMS)
-    counted = counter.fit_transform(reviews["text"].iloc[:COUNTED_REVIEWS])
+    counted = counter.fit_transform(texts[:COUNTED_REVIEWS])
     counts = np.asarray(counted.sum(axis=0))[0]
     commonest = np.argsort(-counts, kind="stable")[:NUM_TERMS]
     return counter.get_feature_names_out()[commonest]
 
 
 def write_metrics(
-    run, history, stars, predictions, train_size, chosen, baseline_scores=None
+    run, history, labels, predictions, corpus, chosen, baseline_scores=None
 ):
     """Write ``metrics.json`` and return it. The run is finished then.
 
@@ -89,9 +113,9 @@ def write_metrics(
     run : RunDirectory
     history : DataFrame
         From `train`.
-    stars, predictions : ndarray of int, shape (valid_size,)
+    labels, predictions : ndarray of int, shape (test reviews,)
         Of the best epoch.
-    train_size : int
+    corpus : Corpus
     chosen : engines.Chosen
         What it was computed with.
     baseline_scores : dict, optional
@@ -102,15 +126,21 @@ def write_metrics(
     dict
         ``seconds`` are those of all epochs, before and after a resume.
     """
-    matrix = confusion_matrix(stars, predictions, labels=STARS)
-    metrics = scores(stars, predictions) | {"confusion_matrix": matrix.tolist()}
+    epochs = history.to_dict("records")
+    metrics = scores(labels, predictions)
+    metrics["accuracy_interval"] = accuracy_interval(metrics["accuracy"], len(labels))
     for name, values in (baseline_scores or {}).items():
         metrics |= {f"{name}_{score}": value for score, value in values.items()}
+    matrix = confusion_matrix(labels, predictions, labels=range(len(corpus.labels)))
     metrics |= {
+        "labels": corpus.labels,
+        "confusion_matrix": matrix.tolist(),
+        "valid_accuracy": best(epochs)["valid_accuracy"],
         "epochs": len(history),
-        "best_epoch": int(best(history.to_dict("records"))["epoch"]),
-        "train_size": train_size,
-        "valid_size": len(stars),
+        "best_epoch": int(best(epochs)["epoch"]),
+        "train_size": len(corpus.train_reviews),
+        "valid_size": len(corpus.valid_reviews),
+        "test_size": len(labels),
         "seconds": round(float(history["seconds"].sum()), 1),
         "engine": chosen.library,
         "device": ", ".join(chosen.devices),

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 import numpy as np
 from filelock import Timeout
 
-from selfatt_lib.config import ModelSettings, Settings, TrainingConfig
+from selfatt_lib.config import LabelList, ModelSettings, TrainingConfig
 from selfatt_lib.machinery.files import (
     read_arrays,
     read_json,
@@ -30,9 +30,10 @@ from selfatt_lib.machinery.files import (
 )
 from selfatt_lib.machinery.places import locate, take
 from selfatt_lib.machinery.recording import check_counts
+from selfatt_lib.machinery.settings import Settings
 from selfatt_lib.reference import weight_shapes
 
-FORMAT = 3  # of the run directory
+FORMAT = 4  # of the run directory
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 FILES = {"config.json", "vocab.json", "metrics.jsonl", "metrics.json", MODEL}
 FILES |= {CHECKPOINT, "attention.html", "training.ipynb"}
@@ -45,13 +46,15 @@ EXTENDED = {"epochs", "patience"}
 class RunSettings(Settings):
     """The content of ``config.json``.
 
-    `reviews` and `vocab` are fingerprints of what the run was trained on, `run` of all
-    that decides its weights; its files of arrays bear that mark.
+    `labels` are the classes in the order of their numbers, `reviews` and `vocab` are
+    fingerprints of what the run was trained on, `run` of all that decides its weights;
+    its files of arrays bear that mark.
     """
 
     format: int
     training: TrainingConfig
     model: ModelSettings
+    labels: LabelList
     reviews: str
     vocab: str
     run: str
@@ -89,11 +92,14 @@ def read_settings(folder):
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     # nothing is left out, and nothing is meant otherwise than it is written
-    if json.dumps(content, sort_keys=True) != json.dumps(
-        settings.model_dump(), sort_keys=True
-    ):
+    same, given = settings.model_dump(), len({*map(str, settings.labels)})
+    if given != settings.model.num_classes or _sorted(content) != _sorted(same):
         raise ValueError(f"{path}: its settings are not as this library writes them")
     return settings
+
+
+def _sorted(content):
+    return json.dumps(content, sort_keys=True)
 
 
 def read_words(folder, settings):
@@ -282,7 +288,7 @@ class RunDirectory:
         else:
             self._move_aside()
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write_settings(reviews, words, corpus.vectors.shape)
+            self._write_settings(reviews, words, corpus)
         write_text(self.path / "vocab.json", words)
 
     def _go_on(self, reviews):
@@ -306,10 +312,12 @@ class RunDirectory:
                 number += 1
             self.aside = self.path.rename(aside)
 
-    def _write_settings(self, reviews, words, vectors):
+    def _write_settings(self, reviews, words, corpus):
+        sizes = *corpus.vectors.shape, len(corpus.labels)
         decided = {
             "format": FORMAT,
-            "model": self.config.model_settings(*vectors).model_dump(),
+            "model": self.config.model_settings(*sizes).model_dump(),
+            "labels": corpus.labels,
             "reviews": reviews,
             "vocab": fingerprint(words.encode()),
         }

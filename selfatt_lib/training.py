@@ -1,5 +1,6 @@
 """The training run: data made ready, the loop, and all of it in one call."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,14 +8,18 @@ import pandas as pd
 
 from selfatt_lib import engines
 from selfatt_lib.data.batches import Batches
-from selfatt_lib.data.sources import load_reviews, split_reviews
-from selfatt_lib.data.tokens import TokenizedTexts, tokenize_kept
+from selfatt_lib.data.sources import load_reviews
+from selfatt_lib.data.split import split_reviews
+from selfatt_lib.data.tokens import TokenizedTexts, clipped_share, tokenize_kept
 from selfatt_lib.data.vectors import load_glove
 from selfatt_lib.data.vocabulary import Vocabulary, build_vocab
+from selfatt_lib.labels import class_numbers
 from selfatt_lib.machinery.recording import Tally, in_background, recording
 from selfatt_lib.reference import class_weights
 from selfatt_lib.results import baselines, scores, write_metrics
 from selfatt_lib.run import RunDirectory, best, fingerprint
+
+WORTH_A_WARNING = 0.05  # of the tokens, not read
 
 
 @dataclass(frozen=True)
@@ -23,29 +28,39 @@ class Corpus:
 
     Attributes
     ----------
-    train_reviews, valid_reviews : DataFrame
-        With ``text`` and ``stars``.
-    train_tokens, valid_tokens : TokenizedTexts
+    labels : list
+        The classes, in the order of their numbers.
+    train_reviews, valid_reviews, test_reviews : DataFrame
+        With ``text`` and ``label``.
+    train_tokens, valid_tokens, test_tokens : TokenizedTexts
+    clipped : float
+        The share of tokens that ``config.max_tokens`` cuts off.
     vocab : Vocabulary
         Of the training reviews.
     vectors : ndarray of float32, shape (words, E)
         GloVe's vector of each word, zeros where it has none.
-    train_batches, valid_batches : Batches
+    train_batches, valid_batches, test_batches : Batches
     """
 
+    labels: list
     train_reviews: pd.DataFrame
     valid_reviews: pd.DataFrame
+    test_reviews: pd.DataFrame
     train_tokens: TokenizedTexts
     valid_tokens: TokenizedTexts
+    test_tokens: TokenizedTexts
+    clipped: float
     vocab: Vocabulary
     vectors: np.ndarray
     train_batches: Batches
     valid_batches: Batches
+    test_batches: Batches
 
     def fingerprint(self):
-        """Return a hash of all texts and stars: str."""
-        reviews = pd.concat([self.train_reviews, self.valid_reviews])
-        hashes = pd.util.hash_pandas_object(reviews[["text", "stars"]], index=False)
+        """Return a hash of all texts and labels: str."""
+        reviews = pd.concat([self.train_reviews, self.valid_reviews, self.test_reviews])
+        columns = reviews[["text", "label"]].astype({"label": str})
+        hashes = pd.util.hash_pandas_object(columns, index=False)
         return fingerprint(hashes.to_numpy().tobytes())
 
 
@@ -65,22 +80,53 @@ def prepare(config, reviews=None):
     Raises
     ------
     FileNotFoundError, ValueError, RuntimeError
-        As `load_reviews`, `split_reviews` and `load_glove` do.
+        As `load_reviews`, `split_reviews` and `load_glove` do; or all training reviews
+        have one label.
     """
-    if reviews is None:
-        reviews = load_reviews(config.dataset, config.sample_size, config.seed)
-    parts = split_reviews(reviews, config.valid_size, config.train_size, config.seed)
-    tokens = [
-        tokenize_kept(part["text"], config.max_tokens, config.lower) for part in parts
-    ]
+    parts = _parts(config, reviews)
+    labels = config.class_names or sorted({*parts[0]["label"], *parts[1]["label"]})
+    numbers = [class_numbers(part["label"], labels) for part in parts]
+    if len({*numbers[0]}) < 2:
+        raise ValueError(
+            f"all {len(numbers[0]):,} training reviews have the label "
+            f"{labels[numbers[0][0]]!r}; a classifier needs two labels or more"
+        )
+    reading = config.max_tokens, config.lower
+    clipped = clipped_share(parts[0]["text"], *reading)
+    if clipped > WORTH_A_WARNING:
+        warnings.warn(
+            f"max_tokens={config.max_tokens} cuts off {clipped:.0%} of the training "
+            "reviews' tokens; with more of them a model often does better (see "
+            "book/parameters/reviews.yaml)",
+            stacklevel=2,
+        )
+    tokens = [tokenize_kept(part["text"], *reading) for part in parts]
     vocab = build_vocab(tokens[0], config.vocab_size)
     vectors = load_glove(config.embedding, vocab.idx_to_token)
     bucketing = config.batch_size, config.num_buckets, config.bucket_ratio
-    batches = [
-        Batches(own, part["stars"], vocab, *bucketing)
-        for own, part in zip(tokens, parts)
-    ]
-    return Corpus(*parts, *tokens, vocab, vectors, *batches)
+    batches = [Batches(*part, vocab, *bucketing) for part in zip(tokens, numbers)]
+    return Corpus(labels, *parts, *tokens, clipped, vocab, vectors, *batches)
+
+
+def _parts(config, reviews):
+    """Return training, validation and test reviews."""
+    if reviews is None:
+        sampling = config.sample_size, config.split_seed
+        reviews = load_reviews(config.dataset, *sampling, **config.reading)
+    sizes = [config.valid_size, config.test_size, config.train_size, config.split_seed]
+    if config.test_dataset is None:
+        return split_reviews(reviews, *sizes)
+    sizes[1] = 0
+    *parts, _ = split_reviews(reviews, *sizes)
+    test = load_reviews(config.test_dataset, **config.reading)
+    known = pd.concat(parts)["text"]
+    if shared := test["text"].isin(known).sum():
+        warnings.warn(
+            f"{shared:,} of {len(test):,} texts of {config.test_dataset} occur in "
+            f"{config.dataset}, too: the score on them says nothing of new ones",
+            stacklevel=3,
+        )
+    return *parts, test
 
 
 def build_engine(config, corpus, chosen=None):
@@ -98,10 +144,15 @@ def build_engine(config, corpus, chosen=None):
     Engine
         As `engines` describes it.
     """
-    weights = config.class_weights
+    weights, num_classes = config.class_weights, len(corpus.labels)
     if weights == "auto":
-        weights = class_weights(corpus.train_reviews["stars"])
-    return engines.build(config, corpus.vectors, weights, chosen)
+        weights = class_weights(corpus.train_batches.labels, num_classes)
+    if weights and len(weights) != num_classes:
+        raise ValueError(
+            f"class_weights must have a number for each label, {corpus.labels}; got "
+            f"{weights}"
+        )
+    return engines.build(config, corpus.vectors, weights, chosen, num_classes)
 
 
 def train(run, engine, train_batches, valid_batches):
@@ -170,8 +221,8 @@ def evaluate(engine, batches):
     -------
     loss : float
         The mean of the objective over reviews.
-    stars, predictions : ndarray of int, shape (reviews,)
-        From 1 to 5, in the order of the batches.
+    labels, predictions : ndarray of int, shape (reviews,)
+        From 0 to C - 1, in the order of the batches.
     """
     tally = Tally()
     for batch in in_background(batches):
@@ -204,9 +255,9 @@ def out_of_patience(history, patience):
     )
 
 
-def summary(part, loss, stars, predictions):
+def summary(part, loss, labels, predictions):
     """Return the loss and the scores of an epoch's part, "train" or "valid": dict."""
-    found = {"loss": loss} | scores(stars, predictions)
+    found = {"loss": loss} | scores(labels, predictions)
     return {f"{part}_{name}": value for name, value in found.items()}
 
 
@@ -233,8 +284,7 @@ def fit(config, corpus=None):
     engine = build_engine(config, corpus, chosen)
     run.begin(corpus)
     history = train(run, engine, corpus.train_batches, corpus.valid_batches)
-    _, stars, predictions = evaluate(engine, corpus.valid_batches)
-    results = run, history, stars, predictions, len(corpus.train_reviews)
-    write_metrics(*results, chosen)
-    found = baselines(corpus.train_reviews, corpus.valid_reviews, config.tfidf)
-    return write_metrics(*results, chosen, found)
+    _, labels, predictions = evaluate(engine, corpus.test_batches)
+    results = run, history, labels, predictions, corpus, chosen
+    write_metrics(*results)
+    return write_metrics(*results, baselines(corpus, config.tfidf))

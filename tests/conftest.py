@@ -56,7 +56,7 @@ def make_reviews(size, seed=0):
         )
         for star in stars
     ]
-    return pd.DataFrame({"text": texts, "stars": stars})
+    return pd.DataFrame({"text": texts, "label": stars})
 
 
 # the engine that is installed here
@@ -65,6 +65,7 @@ ENGINE = CHOSEN.module
 TWO = engines.Chosen(ENGINE, ["cpu:0", "cpu:1"])  # to an engine they are two devices
 SMALL = {
     "valid_size": 60,
+    "test_size": 60,
     "hidden_size": 6,
     "attention_units": 5,
     "attention_hops": 2,
@@ -79,7 +80,7 @@ def prepare(run_dir, reviews=None, chosen=CHOSEN, **parameters):
     """Do what the training notebook does up to the training, on a small scale."""
     config = TrainingConfig(run_dir=str(run_dir), **{**SMALL, **parameters})
     run = RunDirectory(config)
-    corpus = training.prepare(config, make_reviews(300) if reviews is None else reviews)
+    corpus = training.prepare(config, make_reviews(360) if reviews is None else reviews)
     engine = training.build_engine(config, corpus, chosen)
     return SimpleNamespace(
         **vars(corpus), corpus=corpus, config=config, run=run, engine=engine
@@ -96,12 +97,11 @@ def fit(prepared):
 def finish(prepared):
     """Train and write the metrics, which is what makes a run a finished one."""
     prepared.history = fit(prepared)
-    _, stars, predictions = evaluate(prepared.engine, prepared.valid_batches)
-    results = prepared.run, prepared.history, stars, predictions
-    results += len(prepared.train_reviews), CHOSEN
+    _, labels, predictions = evaluate(prepared.engine, prepared.test_batches)
+    results = prepared.run, prepared.history, labels, predictions
+    results += prepared.corpus, CHOSEN
     write_metrics(*results)
-    found = baselines(prepared.train_reviews, prepared.valid_reviews)
-    return write_metrics(*results, found)
+    return write_metrics(*results, baselines(prepared.corpus))
 
 
 def assert_same_run(a, b):

@@ -51,8 +51,8 @@ class Batches:
     ----------
     tokenized : TokenizedTexts
         Numbered by `vocab` or otherwise.
-    stars : array of int, shape (reviews,)
-        From 1 to 5.
+    labels : array of int, shape (reviews,)
+        The number of each review's class, from 0: `labels.class_numbers`.
     vocab : Vocabulary
         Gives the numbers of the words.
     batch_size : int, default 64
@@ -70,8 +70,7 @@ class Batches:
     ------
     tokens : ndarray of int32, shape (B, T)
     valid_length : ndarray of int32, shape (B,)
-    stars : ndarray of int32, shape (B,)
-        As given, from 1 to 5.
+    labels : ndarray of int32, shape (B,)
 
     Raises
     ------
@@ -83,13 +82,13 @@ class Batches:
     def __init__(
         self,
         tokenized,
-        stars,
+        labels,
         vocab,
         batch_size=64,
         num_buckets=10,
         bucket_ratio=0.5,
     ):
-        self.tokenized, self.stars = tokenized, np.asarray(stars, dtype=np.int32)
+        self.tokenized, self.labels = tokenized, np.asarray(labels, dtype=np.int32)
         self.numbers = np.array(vocab[tokenized.words], dtype=np.int32)
         self.lengths = tokenized.lengths
         if not self.lengths.all():
@@ -126,4 +125,4 @@ class Batches:
         # where each token lies in the flat array of all texts
         flat = self.tokenized.offsets[numbers][:, None] + place  # (B, T)
         tokens[is_word] = self.numbers[self.tokenized.ids[flat[is_word]]]
-        return tokens, valid_length, self.stars[numbers]
+        return tokens, valid_length, self.labels[numbers]

@@ -1,24 +1,21 @@
-"""Reviews from any source, as a table of texts and stars.
+"""Labelled texts from any source, as a table.
 
 A source is read in chunks, each checked as it comes, so that a file of millions of
 reviews is sampled without being held in memory.
 """
 
 import csv
-import os
-import re
-import reprlib
 import tarfile
 import warnings
-from contextlib import closing
-from decimal import Decimal
+from contextlib import closing, suppress
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from selfatt_lib.data.tokens import is_unicode
+from selfatt_lib.labels import MOST, label_text, listed
 from selfatt_lib.machinery import readers
 from selfatt_lib.machinery.places import (
     download_with_pip,
@@ -44,13 +41,26 @@ YELP = {
     "revision": "c1f9ee939b7d05667af864ee1cb066393154bf85",
     "repo_type": "dataset",
 }
-# What stands behind a backslash in its texts, as review 100 shows in Transformers'
-# tutorial. The card, and the authors' own reader (csv2t7b.lua), know the first only.
-ESCAPES = {"n": "\n", '"': '"'}
+
+MOST_WRONG = 0.1  # of the rows: with more, the file is not what it is taken for
+NO_TEXT = "no text"
+HELD = 30_000  # rows held besides a sample
 
 
-def load_reviews(dataset="review-snippets", size=None, seed=0):
-    """Load reviews, all or a random sample.
+def load_reviews(
+    dataset="review-snippets",
+    size=None,
+    seed=0,
+    *,
+    text_column=None,
+    label_column=None,
+    columns=None,
+    encoding=None,
+    labels=None,
+    bins=None,
+    on_invalid="raise",
+):
+    """Load labelled texts, all or a random sample.
 
     Parameters
     ----------
@@ -59,41 +69,54 @@ def load_reviews(dataset="review-snippets", size=None, seed=0):
 
         - ``review-snippets``: 14 313 sentences from film and product reviews with the
           mean of 15 to 29 people's ratings (Hutto and Gilbert, 2014), cut into five
-          stars;
+          stars. The column ``source`` tells which were cut from one product review;
         - ``yelp-review-full``: 650 000 Yelp reviews, 130 000 of each star, from the
           Hugging Face hub. It writes a new line as a backslash and an n, and a quote as
           a backslash and a quote; here they are a new line and a quote again. Any other
           backslash stays, as do two quotes in a row;
 
-        or a file in UTF-8, plain or as the only member of a zip archive:
-
-        - ``.json`` or ``.jsonl``: the tutorial's ``{"texts": [...], "labels": [...]}``,
-          or the Yelp Open Dataset's form, one object a line with ``text`` and
-          ``stars``;
-        - ``.csv`` or ``.parquet`` with the columns ``text`` and ``stars``.
+        or a file of texts and labels, or a folder or pattern of such files: see
+        `selfatt_lib.machinery.readers` for their forms.
     size : int, optional
         How many reviews to draw at random; all by default.
     seed : int, default 0
         Of the draw.
+    text_column, label_column : str, optional
+        By default those with one of the usual names: see `selfatt_lib.data.columns`.
+    columns : list of str, optional
+        The names of the columns of a CSV file without a header.
+    encoding : str, optional
+        UTF-8 by default.
+    labels : list or dict, optional
+        The classes in their order, or what the file calls each and its name here:
+        ``{0: "negative", 1: "positive"}``. By default all that occur, sorted.
+    bins : list of float, optional
+        Labels are numbers, and are cut at these: ``[3, 5, 7, 9]`` makes 1 to 10 one to
+        five stars. A label equal to an edge counts above it. `labels`, if given, names
+        the classes.
+    on_invalid : {"raise", "skip"}, default "raise"
+        What becomes of a row without a valid label, or whose text is not one: the first
+        stops the reading, or they are left out, with a warning that counts them.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``text`` (str) and ``stars`` (int, 1 to 5), in the order of the source.
-        Reviews without a word are left out, with a warning that counts them.
+        Columns ``text`` (str) and ``label`` (int if all labels are whole numbers, float
+        if all are numbers, else str), in the order of the source. Rows without a text,
+        or with a blank one, are left out, with a warning that counts them.
 
     Raises
     ------
     FileNotFoundError
-        The name is not known and no such file exists, or it is a folder or a pipe.
+        The name is not known and no such file exists, or it is a pipe.
     OSError
         The file may not be opened, the disk cannot read it, or there is no room to
-        unpack Parquet from an archive.
+        unpack an archive.
     ValueError
         The file is not of a known form, damaged, or larger than the limits below; a
-        field is missing or there twice; a text is not valid Unicode or stars are not
-        whole numbers from 1 to 5 (each with its line or its row, which is the review's
-        number); there is no review at all, or there are fewer than `size`.
+        column is missing or could be one of several; a row is wrong (with its number);
+        more than a tenth of the rows are; there are more than 1000 labels, no review at
+        all, or fewer than `size`.
     RuntimeError
         A download failed, or `cache_dir` cannot keep it.
 
@@ -106,144 +129,166 @@ def load_reviews(dataset="review-snippets", size=None, seed=0):
       tutorial's object, which is held whole, 512 MiB;
     - the member of an archive, and the columns of Parquet, have at most 100 times the
       file's size, or 100 MiB if that is more;
-    - Parquet, of which a few bytes can stand for gigabytes, is decoded by another
-      process, which has 2 GiB of memory, and a minute of computing with a second more
-      for each megabyte of the file. Linux sees to that; elsewhere the process does
-      itself, a hundred times a second.
+    - it is decoded by another process, which has 2 GiB of memory, and a minute of
+      computing with a second more for each megabyte of the file. Linux sees to that;
+      elsewhere the process does itself, a hundred times a second.
     """
-    with closing(_open_dataset(str(dataset))) as chunks:
-        reviews, blank = _sample(chunks, size, np.random.default_rng(seed))
-    if blank:
-        warnings.warn(
-            f"{dataset}: {blank:,} reviews without a word were left out", stacklevel=2
-        )
+    if on_invalid not in ("raise", "skip"):
+        raise ValueError(f"on_invalid must be 'raise' or 'skip'; got {on_invalid!r}")
+    chunks = _open_dataset(str(dataset), text_column, label_column, columns, encoding)
+    names = {} if bins else _named(labels)
+    with closing(chunks):
+        rng = np.random.default_rng(seed)
+        reviews, left_out, rows = _sample(chunks, size, rng, names, on_invalid)
+    _warn_of(left_out, rows, dataset)
     if reviews.empty:
         raise ValueError(
-            f"{dataset} holds no review; at least one with a text and stars is needed"
+            f"{dataset} holds no review; at least one with a text and a label is needed"
         )
     if size is not None and len(reviews) < size:
         raise ValueError(
             f"{dataset} holds {len(reviews):,} reviews, but {size:,} were asked for. "
-            "Ask for fewer (train_size, valid_size)."
+            "Ask for fewer (train_size, valid_size, test_size)."
         )
+    if bins:
+        reviews["label"] = _cut(reviews["label"], bins, labels, dataset)
+    elif names:
+        reviews["label"] = reviews["label"].map(names)
+    else:
+        reviews["label"] = _typed(reviews["label"], dataset)
     return reviews
 
 
-def split_reviews(reviews, valid_size, train_size=None, seed=0):
-    """Hold reviews out at random.
-
-    Parameters
-    ----------
-    reviews : DataFrame
-    valid_size : int
-        How many to hold out.
-    train_size : int, optional
-        How many to train on; all others by default.
-    seed : int, default 0
-
-    Returns
-    -------
-    train, valid : DataFrame
-
-    Raises
-    ------
-    ValueError
-        There are fewer reviews than that.
-    """
-    needed = valid_size + (train_size or 1)
-    if len(reviews) < needed:
-        raise ValueError(
-            f"a split into {train_size or 'at least 1'} training and {valid_size:,} "
-            f"held-out reviews needs {needed:,}; the data set has {len(reviews):,}. "
-            "Lower valid_size or train_size."
-        )
-    train, valid = train_test_split(
-        reviews, test_size=valid_size, train_size=train_size, random_state=seed
-    )
-    return train.reset_index(drop=True), valid.reset_index(drop=True)
-
-
-def _open_dataset(dataset):
-    """Yield ``(reviews, share of the source read so far)``."""
+def _open_dataset(dataset, *reading):
+    """Yield ``(batch, file, number of its first row, share of the source so far)``."""
     known = {
         "review-snippets": _read_snippets,
         "yelp-review-full": _read_yelp_review_full,
     }
     if dataset in known:
         return known[dataset]()
-    path = locate(dataset)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"dataset {dataset!r} is neither a file nor one of: {', '.join(known)}"
-        )
-    return _read_file(path)
+    return readers.read_files(locate(dataset), *reading)
 
 
-def _sample(chunks, size, rng):
-    """Keep `size` reviews of a stream: those that drew the smallest random numbers."""
-    kept, held, blank = [], 0, 0
+def _sample(chunks, size, rng, names, on_invalid):
+    """Keep `size` reviews of a stream: those that drew the smallest random numbers.
+
+    Returns them, the rows left out as a dict of ``reason: [count, first place]``, and
+    how many rows there were.
+    """
+    kept, held, left_out, rows = [], 0, {}, 0
     bar_format = "{l_bar}{bar}| {elapsed}<{remaining}"
     with tqdm(
         desc="reading reviews", total=1.0, bar_format=bar_format, leave=False, delay=0.5
     ) as bar:
-        for chunk, share in chunks:
+        for batch, file, first_row, share in chunks:
             bar.update(share - bar.n)
-            chunk = chunk.assign(draw=rng.random(len(chunk)))
-            has_words = chunk["text"].str.strip().astype(bool)
-            blank += int((~has_words).sum())
-            kept.append(chunk[has_words])
-            held += len(kept[-1])
-            if size is not None and held > 2 * size + readers.CHUNK:
-                kept = [pd.concat(kept).nsmallest(size, "draw")]
+            draw = pa.array(rng.random(len(batch)))
+            rows += len(batch)
+            problems = _problems(batch, names)
+            for row in np.flatnonzero(problems.is_valid()):
+                problem, place = problems[row].as_py(), f"{file}: row {first_row + row}"
+                reason = problem.partition(";")[0]
+                if on_invalid == "raise" and reason != NO_TEXT:
+                    raise ValueError(f"{place}: {problem}")
+                left_out.setdefault(reason, [0, place])[0] += 1
+            table = pa.Table.from_batches([batch]).drop_columns("problem")
+            right = table.append_column("draw", draw).filter(problems.is_null())
+            kept.append(right)
+            held += len(right)
+            if size is not None and held > 2 * size + HELD:
+                kept = [_smallest(kept, size)]
                 held = size
-    reviews = (
-        pd.concat(kept) if kept else pd.DataFrame({"text": [], "stars": [], "draw": []})
-    )
-    if size is not None:
-        reviews = reviews.nsmallest(size, "draw").sort_index()
-    return reviews[readers.NEEDED].reset_index(drop=True), blank
+    if not kept:
+        return pd.DataFrame({"text": [], "label": []}), left_out, rows
+    sampled = pa.concat_tables(kept) if size is None else _smallest(kept, size)
+    return sampled.drop_columns("draw").to_pandas(), left_out, rows
 
 
-def _read_file(path):
-    with closing(readers.read_file(path)) as chunks:
-        yield from _checked(chunks, path)
+def _smallest(tables, size):
+    table = pa.concat_tables(tables)
+    draws = table["draw"].to_numpy()
+    return table.take(np.sort(np.argsort(draws, kind="stable")[:size]))
 
 
-def _checked(chunks, where):
-    """Number the reviews of all chunks; refuse the first with wrong text or stars."""
-    first_row = 1
-    for chunk, share in chunks:
-        texts, given = (chunk[name].astype(object) for name in readers.NEEDED)
-        texts = texts.where(texts.notna(), "")
-        # as they are written: pandas reads any text as a number or as none, but not any
-        # object, and takes True for 1
-        written = [
-            str(star) if isinstance(star, (str, int, float, Decimal)) else ""
-            for star in given
-        ]
-        stars = pd.to_numeric(pd.Series(written, given.index, object), errors="coerce")
-        is_star = stars.isin(range(1, 6))
-        is_text = texts.map(lambda text: isinstance(text, str))
-        is_valid = texts.map(lambda text: not isinstance(text, str) or is_unicode(text))
-        for expected, values, right in (
-            ("stars must be a whole number from 1 to 5", given, is_star),
-            ("text must be a string", texts, is_text),
-            ("text must be valid Unicode, in UTF-8", texts, is_valid),
-        ):
-            right = right.to_numpy(bool)
-            if not right.all():
-                row = int(right.argmin())
-                raise ValueError(
-                    f"{where}: row {first_row + row}: {expected}; "
-                    f"got {reprlib.repr(values.iloc[row])}"
-                )
-        # texts stay objects: a split then copies references to them
-        checked = pd.DataFrame(
-            {"text": texts.astype(object), "stars": stars.astype(int)}
+def _problems(batch, names):
+    """Return what is wrong with each row: array of str, null where nothing is."""
+    text, label, found = (batch[name] for name in ("text", "label", "problem"))
+    is_text = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(text), ""), False)
+    problems = [(pc.is_null(label), "the label is missing")]
+    if names:
+        known = pc.is_in(label, pa.array([*names]))
+        said = f"the label must be one of {listed(names)}; got "
+        problems.append(
+            (pc.invert(known), pc.binary_join_element_wise(said, label, ""))
         )
-        checked.index = pd.RangeIndex(first_row, first_row + len(chunk))
-        yield checked, share
-        first_row += len(chunk)
+    problems.append((pc.invert(is_text), NO_TEXT))
+    for holds, problem in problems:
+        found = pc.if_else(pc.and_(pc.is_null(found), holds), problem, found)
+    return found
+
+
+def _warn_of(left_out, rows, dataset):
+    """Say which rows were left out; refuse the data set if too many were."""
+    if not left_out:
+        return
+    count = sum(number for number, _ in left_out.values())
+    said = "; ".join(
+        f"{reason} in {number:,}, first in {place.removeprefix(f'{dataset}: ')}"
+        for reason, (number, place) in left_out.items()
+    )
+    if count > MOST_WRONG * rows:
+        raise ValueError(
+            f"{dataset}: {count:,} of {rows:,} rows are no text with a label: {said}. "
+            "Are text_column, label_column and labels right?"
+        )
+    warnings.warn(f"{dataset}: {count:,} rows were left out: {said}", stacklevel=3)
+
+
+# Labels
+
+
+def _named(labels):
+    """Return the name of each label that a file may have: dict, empty if any may be."""
+    if isinstance(labels, dict):
+        return {label_text(given): name for given, name in labels.items()}
+    return {label_text(label): label for label in labels or ()}
+
+
+def _typed(texts, dataset):
+    """Return labels as whole numbers or numbers, if all of them are such."""
+    spellings = texts.value_counts()  # the commonest first
+    if len(spellings) > MOST:
+        raise ValueError(
+            f"{dataset} has {len(spellings):,} labels, {listed(spellings.index)}; at "
+            f"most {MOST:,} are expected. Is label_column right? bins cuts numbers."
+        )
+    with suppress(ValueError):
+        numbers = pd.to_numeric(texts)
+        return numbers.astype(int) if (numbers % 1 == 0).all() else numbers
+    common = {}
+    for spelling in spellings.index:
+        common.setdefault(spelling.casefold(), spelling)
+    if len(common) < len(spellings):
+        joined = sorted({*spellings.index} - {*common.values()})
+        warnings.warn(
+            f"{dataset}: labels that differ by case are one class, which has the name "
+            f"of the commonest: {listed(joined)}",
+            stacklevel=3,
+        )
+    return texts.map(lambda text: common[text.casefold()])
+
+
+def _cut(texts, bins, labels, dataset):
+    """Return the class that each number falls into, named by `labels` if given."""
+    numbers = pd.to_numeric(texts, errors="coerce")
+    if numbers.isna().any():
+        raise ValueError(
+            f"{dataset}: bins cut numbers; got the labels "
+            f"{listed(texts[numbers.isna()].unique())}"
+        )
+    names = labels or range(1, len(bins) + 2)
+    return pd.Series(names)[np.searchsorted(bins, numbers, "right")].to_numpy()
 
 
 # Known data sets
@@ -275,26 +320,26 @@ def _read_snippets():
     snippets = pd.concat(tables, ignore_index=True)
     rating = snippets["rating"]  # the mean of 15 to 29 ratings from -4 to 4
     stars = 1 + (rating > -1.5) + (rating > -0.5) + (rating >= 0.5) + (rating >= 1.5)
-    return _checked(
-        [(pd.DataFrame({"text": snippets["text"], "stars": stars}), 1.0)],
-        "review-snippets",
-    )
+    columns = {
+        "text": snippets["text"].tolist(),
+        "label": stars.astype(str).tolist(),
+        "problem": pa.nulls(len(stars), pa.string()),
+        # the sentences of product review 12 are 12_1, 12_2, …
+        "source": [str(name).partition("_")[0] for name in snippets["id"]],
+    }
+    batch = pa.RecordBatch.from_pydict(columns)
+    yield batch, "review-snippets", 1, 1.0
 
 
 def _read_yelp_review_full():
     path = fetch_from_hub("yelp-review-full", **YELP)
-    with open(path, "rb") as stream:
-        labelled = readers.read_parquet(stream, path, None, columns=["text", "label"])
-        checked = _checked(
-            (
-                (chunk.assign(stars=chunk["label"] + 1), share)
-                for chunk, share in labelled
-            ),
-            path,
-        )
-        for reviews, share in checked:
-            yield reviews.assign(text=reviews["text"].map(_without_escapes)), share
-
-
-def _without_escapes(text):
-    return re.sub(r"\\([n\"])", lambda escape: ESCAPES[escape[1]], text)
+    with closing(readers.read_files(path)) as batches:
+        for batch, *place in batches:
+            text = pc.replace_substring(batch["text"], r"\n", "\n")
+            text = pc.replace_substring(text, r"\"", '"')
+            stars = pc.cast(pc.add(pc.cast(batch["label"], pa.int64()), 1), pa.string())
+            arrays = [text, stars, batch["problem"]]
+            yield (
+                pa.RecordBatch.from_arrays(arrays, ["text", "label", "problem"]),
+                *place,
+            )

@@ -84,6 +84,10 @@ class TokenizedTexts:
         """Tokens of each text: ndarray of int64, shape (texts,)."""
         return np.diff(self.offsets)
 
+    def texts(self):
+        """Return each text's tokens with spaces between them: list of str."""
+        return [" ".join([self.words[i] for i in self[n]]) for n in range(len(self))]
+
     def encode(self, vocab):
         """Return the same texts, numbered by a vocabulary."""
         numbers = np.array(vocab[self.words], dtype=np.int32)
@@ -165,6 +169,12 @@ def tokenize_kept(texts, max_tokens=100, lower=True):
     tokenized = tokenize_all(texts, max_tokens, lower)
     kept.write(path, tokenized.words, tokenized.ids, tokenized.offsets)
     return tokenized
+
+
+def clipped_share(texts, max_tokens, lower=True):
+    """Return the share of 1000 texts' tokens that `max_tokens` cuts off: float."""
+    lengths = tokenize_all(list(texts[:1000]), None, lower).lengths
+    return float(1 - np.minimum(lengths, max_tokens).sum() / lengths.sum())
 
 
 def is_unicode(text):

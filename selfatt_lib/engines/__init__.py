@@ -2,9 +2,10 @@
 
 An engine is a module, `mxnet` or `pytorch`, with these things in it.
 
-``Engine(config, vectors, class_weights=None, devices=None)`` is a model in training.
-A batch is ``(tokens (B, T), valid_length (B,), stars (B,))`` in arrays of NumPy;
-weights and states are dicts of NumPy arrays, the weights named as in `reference`.
+``Engine(config, vectors, class_weights=None, devices=None, num_classes=5)`` is a model
+in training. A batch is ``(tokens (B, T), valid_length (B,), labels (B,))`` in arrays of
+NumPy, labels from 0 to C - 1; weights and states are dicts of NumPy arrays, the weights
+named as in `reference`.
 
 - ``step(batch)`` moves the weights once, ``evaluate(batch)`` does not. Both return a
   handle at once; its ``read()`` waits, and gives loss (B,) and logits (B, C).
@@ -160,13 +161,15 @@ def _mxnet_cannot_use_the_gpu():
     )
 
 
-def build(config, vectors, class_weights=None, chosen=None):
+def build(config, vectors, class_weights=None, chosen=None, num_classes=5):
     """Return the engine for a run, with weights drawn from its seed.
 
     `chosen` is what `choose` returned for the run's parameters.
     """
     chosen = chosen or choose(config.engine, config.device, config.precision)
-    return chosen.module.Engine(config, vectors, class_weights, chosen.devices)
+    return chosen.module.Engine(
+        config, vectors, class_weights, chosen.devices, num_classes
+    )
 
 
 def deal_out(batch, parts):

@@ -45,16 +45,19 @@ class Engine:
         Of the cross-entropy; all 1 by default.
     devices : list of str, optional
         By default those that ``config.device`` names.
+    num_classes : int, default 5
     """
 
-    def __init__(self, config, vectors, class_weights=None, devices=None):
+    def __init__(
+        self, config, vectors, class_weights=None, devices=None, num_classes=5
+    ):
         self.config = config
         self.devices = list(devices or choose_devices(config.device))
         self.contexts = [context(device) for device in self.devices]
         with self.computing():
             self.seed(config.seed)
             choose_threads(config.hidden_size)
-            settings = config.model_settings(*vectors.shape)
+            settings = config.model_settings(*vectors.shape, num_classes)
             self.model = SelfAttentiveBiLSTM(**settings.model_dump())
             self.model.initialize(mx.init.Xavier(), ctx=self.contexts)
             self.model.embedding.weight.set_data(nd.array(vectors))
@@ -128,8 +131,8 @@ class Engine:
 
     def deal_out(self, batch):
         """Bring a batch to the devices, each its share of the reviews."""
-        tokens, valid_length, stars = batch
-        labels = (stars - 1).astype(np.float32)  # from 0
+        tokens, valid_length, labels = batch
+        labels = labels.astype(np.float32)
         shares, parts = deal_out((tokens, valid_length, labels), len(self.devices))
         return shares, [
             [nd.from_numpy(array).as_in_context(device) for array in part]

@@ -140,13 +140,16 @@ class Engine:
         Of the cross-entropy; all 1 by default.
     devices : list of str, optional
         By default those that ``config.device`` names.
+    num_classes : int, default 5
     """
 
-    def __init__(self, config, vectors, class_weights=None, devices=None):
+    def __init__(
+        self, config, vectors, class_weights=None, devices=None, num_classes=5
+    ):
         self.config = config
         self.devices = list(devices or choose_devices(config.device))
         self.steps = 0
-        settings = config.model_settings(*vectors.shape)
+        settings = config.model_settings(*vectors.shape, num_classes)
         with self.computing():
             self.seed(config.seed)
             # each device has a copy of the model; the first one's weights are trained
@@ -181,8 +184,8 @@ class Engine:
 
     def objectives(self, batch):
         """Return the devices' shares of a batch, and what each finds."""
-        tokens, valid_length, stars = batch
-        labels = stars.astype(np.int64) - 1  # from 0
+        tokens, valid_length, labels = batch
+        labels = labels.astype(np.int64)
         shares, parts = deal_out((tokens, valid_length, labels), len(self.devices))
         return shares, [
             self.objective(*map(torch.from_numpy, part), number)

@@ -302,3 +302,31 @@ def _require(found, expected, where):
     for name in expected:
         if list(found).count(name) > 1:
             raise ValueError(f"{where} has {name!r} more than once; it has: {shown}")
+
+
+def read_files(path, text_column=None, label_column=None, columns=None, encoding=None):
+    if not path.is_file():
+        raise FileNotFoundError(f"dataset {str(path)!r} is neither a file nor known")
+    first = 1
+    for chunk, share in read_file(path):
+
+        def txt(v):
+            if v is None or v != v or v == "":
+                return None
+            if isinstance(v, float) and v.is_integer():
+                v = int(v)
+            return str(v).strip()
+
+        batch = pa.RecordBatch.from_arrays(
+            [
+                pa.array(
+                    [None if t is None or t != t else str(t) for t in chunk["text"]],
+                    pa.string(),
+                ),
+                pa.array([txt(v) for v in chunk["stars"]], pa.string()),
+                pa.nulls(len(chunk), pa.string()),
+            ],
+            ["text", "label", "problem"],
+        )
+        yield batch, path, first, share
+        first += len(chunk)

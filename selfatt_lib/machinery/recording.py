@@ -13,7 +13,7 @@ from selfatt_lib.machinery.progress import tqdm
 
 BATCHES_PER_READING = 10  # so often the bar's loss and accuracy are read
 SECONDS_PER_SAVING = 600  # so often a long epoch is saved before its end
-TALLIED = ("loss", "stars", "logits")
+TALLIED = ("loss", "labels", "logits")
 
 
 def in_background(batches):
@@ -50,25 +50,25 @@ class Tally:
 
     def add(self, batch, handle):
         """Add a batch and the handle of what became of it."""
-        tokens, _, stars = batch
-        self.handles.append((stars, handle))
+        tokens, _, labels = batch
+        self.handles.append((labels, handle))
         self.sizes.append(tokens.size)
 
     def arrays(self, first=None, last=None):
-        """Wait for batches; return their loss (B,), stars (B,) and logits (B, C)."""
+        """Wait for batches; return their loss (B,), labels (B,) and logits (B, C)."""
         parts = []
-        for stars, handle in self.handles[first:last]:
+        for labels, handle in self.handles[first:last]:
             loss, logits = handle.read()
-            parts.append((loss, stars, logits))
+            parts.append((loss, labels, logits))
         self.fitted.append(max(self.sizes[first:last], default=0))
         if self.earlier and first is None:
             parts.insert(0, self.earlier)
         return [np.concatenate(arrays) for arrays in zip(*parts)]
 
     def read(self, first=None, last=None):
-        """Return mean loss, stars and predicted stars of batches, of all by default."""
-        loss, stars, logits = self.arrays(first, last)
-        return float(loss.mean(dtype=np.float64)), stars, logits.argmax(axis=1) + 1
+        """Return mean loss, labels and predictions of batches, of all by default."""
+        loss, labels, logits = self.arrays(first, last)
+        return float(loss.mean(dtype=np.float64)), labels, logits.argmax(axis=1)
 
     def progress(self):
         """Return what a checkpoint keeps in the middle of an epoch: dict of ndarray."""
@@ -160,11 +160,11 @@ class Recorder:
             and len(tally.handles) > BATCHES_PER_READING
         ):
             # ten batches back, so that the devices have work while we wait
-            loss, stars, predictions = tally.read(
+            loss, labels, predictions = tally.read(
                 -2 * BATCHES_PER_READING, -BATCHES_PER_READING
             )
             self.require_finite(loss)
-            accuracy = (stars == predictions).mean()
+            accuracy = (labels == predictions).mean()
             shown = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}"}
             self.bar.set_postfix(shown, refresh=False)
         if self.signals or time.perf_counter() - self.saved > SECONDS_PER_SAVING:
@@ -174,7 +174,7 @@ class Recorder:
         self.stop_if_asked(f"batch {self.number} of {self.steps} in epoch {self.epoch}")
 
     def read(self):
-        """Wait for the epoch's batches; return mean loss, stars and predicted stars."""
+        """Wait for the epoch's batches; return mean loss, labels and predictions."""
         found = self.tally.read()
         self.require_finite(found[0])
         return found
