@@ -324,8 +324,8 @@ def _read_snippets():
         "text": snippets["text"].tolist(),
         "label": stars.astype(str).tolist(),
         "problem": pa.nulls(len(stars), pa.string()),
-        # the sentences of product review 12 are 12_1, 12_2, …
-        "source": [str(name).partition("_")[0] for name in snippets["id"]],
+        # the sentences of product review 12 are 12_1, 12_2, …; those on films stand alone
+        "source": [str(n).rpartition("_")[0] or f"film {n}" for n in snippets["id"]],
     }
     batch = pa.RecordBatch.from_pydict(columns)
     yield batch, "review-snippets", 1, 1.0
