@@ -12,6 +12,7 @@ from selfatt_lib.data.batches import Batches
 from selfatt_lib.data.sources import load_reviews
 from selfatt_lib.data.tokens import tokenize_all
 from selfatt_lib.data.vocabulary import build_vocab
+from selfatt_lib.labels import class_numbers
 from selfatt_lib.prediction import Classifier
 from selfatt_lib.run import RunDirectory
 from selfatt_lib.training import build_engine, prepare, train
@@ -21,15 +22,16 @@ class Pipeline:
     """From raw texts to batches."""
 
     def __init__(self, path, count):
-        self.texts, self.stars = zip(*settings.read_reviews(path, count))
+        self.texts, stars = zip(*settings.read_reviews(path, count))
+        self.labels = class_numbers(stars, [1, 2, 3, 4, 5])
 
     def run(self):
         """Return how many reviews and how many tokens came out."""
         tokenized = tokenize_all(self.texts)
-        batches = Batches(tokenized, self.stars, build_vocab(tokenized))
+        batches = Batches(tokenized, self.labels, build_vocab(tokenized))
         reviews = tokens = 0
-        for _, valid_length, stars in batches.shuffled(0):
-            reviews += len(stars)
+        for _, valid_length, labels in batches.shuffled(0):
+            reviews += len(labels)
             tokens += int(valid_length.sum())
         return reviews, tokens
 
@@ -51,9 +53,9 @@ class TrainingStep:
         config, vectors = setting.config, weights["embedding.weight"]
         self.engine = engines.build(config, vectors, config.class_weights, self.chosen)
         self.engine.load_weights(weights)
-        tokens, stars = setting.batch()
+        tokens, labels = setting.batch()
         valid_length = np.full(len(tokens), setting.tokens)
-        self.batch = [a.astype(np.int32) for a in (tokens, valid_length, stars)]
+        self.batch = [a.astype(np.int32) for a in (tokens, valid_length, labels)]
 
     def run(self, steps):
         """Return the mean loss before each step: list of float."""
@@ -63,10 +65,10 @@ class TrainingStep:
 
 
 class Epoch:
-    """An epoch of the default setting; but one review is held out instead of 1400."""
+    """An epoch of the default setting; but one review is held out instead of 1431."""
 
     def __init__(self, engine):
-        self.settings = {"epochs": 1, "valid_size": 1, "device": "cpu"}
+        self.settings = {"epochs": 1, "valid_size": 1, "test_size": 1, "device": "cpu"}
         self.settings |= {"engine": engine}
         self.corpus = prepare(TrainingConfig(**self.settings))
 
@@ -94,7 +96,9 @@ class Inference(settings.Predicting):
         self.texts, vocab = texts_and_words(count)
         setting = settings.quick(len(vocab))
         weights, sizes = setting.weights(), setting.model
-        self.predict = Classifier(weights, vocab, sizes, device="cpu").predict
+        self.predict = Classifier(
+            weights, vocab, sizes, [1, 2, 3, 4, 5], device="cpu"
+        ).predict
 
 
 class FromFile:

@@ -66,8 +66,8 @@ class TrainingStep:
         self.model = SelfAttentiveBiLSTM(setting)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained, config.learning_rate)
-        tokens, stars = setting.batch()
-        self.tokens, self.labels = torch.from_numpy(tokens), torch.from_numpy(stars - 1)
+        tokens, labels = setting.batch()
+        self.tokens, self.labels = torch.from_numpy(tokens), torch.from_numpy(labels)
         self.class_weights = torch.tensor(config.class_weights or [1.0] * 5)
 
     def step(self):

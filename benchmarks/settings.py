@@ -42,11 +42,11 @@ class Setting:
         }
 
     def batch(self, seed=1):
-        """Return tokens (reviews, tokens) and stars (reviews,), from 1 to 5."""
+        """Return tokens (reviews, tokens) and labels (reviews,), from 0 to 4."""
         rng = np.random.default_rng(seed)
         size = self.reviews, self.tokens
         tokens = rng.integers(2, self.model.vocab_size, size)
-        return tokens, rng.integers(1, 6, self.reviews)
+        return tokens, rng.integers(0, 5, self.reviews)
 
     def operations(self):
         """Count the floating-point operations of a training step's matrix products.

@@ -119,8 +119,8 @@ class TrainingStep:
         self.trained = [p for p in parameters if p.grad_req != "null"]
         adam = {"learning_rate": config.learning_rate}
         self.trainer = gluon.Trainer(self.model.collect_params(), "adam", adam)
-        tokens, stars = setting.batch()
-        self.tokens, self.labels = nd.array(tokens), nd.array(stars - 1)
+        tokens, labels = setting.batch()
+        self.tokens, self.labels = nd.array(tokens), nd.array(labels)
         self.class_weights = nd.array(config.class_weights or [1.0] * 5)
 
     def step(self):

@@ -65,7 +65,7 @@ ENGINE = CHOSEN.module
 TWO = engines.Chosen(ENGINE, ["cpu:0", "cpu:1"])  # to an engine they are two devices
 SMALL = {
     "valid_size": 60,
-    "test_size": 60,
+    "test_size": 20,
     "hidden_size": 6,
     "attention_units": 5,
     "attention_hops": 2,
@@ -80,7 +80,7 @@ def prepare(run_dir, reviews=None, chosen=CHOSEN, **parameters):
     """Do what the training notebook does up to the training, on a small scale."""
     config = TrainingConfig(run_dir=str(run_dir), **{**SMALL, **parameters})
     run = RunDirectory(config)
-    corpus = training.prepare(config, make_reviews(360) if reviews is None else reviews)
+    corpus = training.prepare(config, make_reviews(320) if reviews is None else reviews)
     engine = training.build_engine(config, corpus, chosen)
     return SimpleNamespace(
         **vars(corpus), corpus=corpus, config=config, run=run, engine=engine

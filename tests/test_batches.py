@@ -16,10 +16,10 @@ def make_batches(size=200, **options):
     encoded = tokenized.encode(vocab)
     return (
         encoded,
-        reviews["stars"],
+        reviews["label"],
         Batches(
             encoded,
-            reviews["stars"],
+            reviews["label"],
             vocab,
             **{"batch_size": 16, "num_buckets": 4, **options},
         ),
@@ -27,25 +27,25 @@ def make_batches(size=200, **options):
 
 
 def contents(batches):
-    """Return each review of each batch as (tokens, stars)."""
+    """Return each review of each batch as (tokens, label)."""
     found = []
-    for tokens, valid_length, stars in batches:
-        for row, length, star in zip(tokens, valid_length, stars):
-            found.append((tuple(row[:length]), int(star)))
+    for tokens, valid_length, labels in batches:
+        for row, length, label in zip(tokens, valid_length, labels):
+            found.append((tuple(row[:length]), int(label)))
     return found
 
 
-def test_each_review_comes_once_an_epoch_with_its_stars():
-    encoded, stars, batches = make_batches()
-    expected = sorted((tuple(encoded[i]), star) for i, star in enumerate(stars))
+def test_each_review_comes_once_an_epoch_with_its_label():
+    encoded, labels, batches = make_batches()
+    expected = sorted((tuple(encoded[i]), label) for i, label in enumerate(labels))
     for epoch in (batches, batches, batches.shuffled(0), batches.shuffled(1)):
         assert sorted(contents(epoch)) == expected
 
 
 def test_batches_are_padded_to_their_longest_review_and_with_the_padding_word():
     _, _, batches = make_batches()
-    for tokens, valid_length, stars in batches:
-        assert (tokens.dtype, valid_length.dtype, stars.dtype) == (
+    for tokens, valid_length, labels in batches:
+        assert (tokens.dtype, valid_length.dtype, labels.dtype) == (
             np.int32,
             np.int32,
             np.int32,

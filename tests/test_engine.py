@@ -32,8 +32,8 @@ def test_the_objective_is_cross_entropy_plus_penalty(class_weights, tmp_path):
     _, attention, _ = reference.forward(*batch[:2], weights)
     used = class_weights
     if class_weights == "auto":
-        used = reference.class_weights(prepared.train_reviews["stars"])
-    expected = reference.cross_entropy(logits, batch[2] - 1, used)
+        used = reference.class_weights(prepared.train_batches.labels, 5)
+    expected = reference.cross_entropy(logits, batch[2], used)
     expected += 0.5 * reference.penalty(attention, "norm")
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
@@ -64,7 +64,7 @@ def on_each_device(engine):
 
 def test_a_step_moves_the_weights_down_the_clipped_gradient(tmp_path):
     small = {"valid_size": 20, "clip_norm": 0.01, **WITHOUT_CHANCE}
-    prepared = prepare(tmp_path / "run", make_reviews(80), **small)
+    prepared = prepare(tmp_path / "run", make_reviews(100), **small)
     engine, batch = with_sgd(prepared, 0.1), next(iter(prepared.valid_batches))
     before = engine.weights()
     loss, logits = engine.step(batch).read()
@@ -78,11 +78,11 @@ def test_a_step_moves_the_weights_down_the_clipped_gradient(tmp_path):
 def test_ten_steps_lose_what_the_reference_says_they_lose(tmp_path):
     prepared = prepare(tmp_path / "run", **WITHOUT_CHANCE, learning_rate=0.01)
     engine, config = prepared.engine, prepared.config
-    for tokens, valid_length, stars in [*prepared.train_batches][:10]:
+    for tokens, valid_length, labels in [*prepared.train_batches][:10]:
         logits, attention, _ = reference.forward(tokens, valid_length, engine.weights())
-        expected = reference.cross_entropy(logits, stars - 1)
+        expected = reference.cross_entropy(logits, labels)
         expected += config.penalty_coefficient * reference.penalty(attention)
-        loss, _ = engine.step((tokens, valid_length, stars)).read()
+        loss, _ = engine.step((tokens, valid_length, labels)).read()
         np.testing.assert_allclose(loss, expected, atol=1e-4)
 
 
@@ -114,7 +114,7 @@ def ten_steps(parameters):
         valid_length = rng.randint(1, T + 1, 6).astype(np.int32)
         valid_length[0] = T
         tokens = rng.randint(0, 40, (6, T)).astype(np.int32)
-        batches.append((tokens, valid_length, rng.randint(1, 6, 6)))
+        batches.append((tokens, valid_length, rng.randint(1, 6, 6) - 1))
     vectors = weights["embedding.weight"]
     engine = ENGINE.Engine(config, vectors, config.class_weights, ["cpu"])
     engine.load_weights(weights)
@@ -196,7 +196,7 @@ def test_a_run_goes_on_with_the_other_engine_in_the_middle_of_an_epoch(
 
 def test_a_device_left_without_a_review_changes_nothing(tmp_path):
     """Batches of one review, dealt out to two devices."""
-    reviews = make_reviews(40)
+    reviews = make_reviews(60)
     settings = {"valid_size": 20, "batch_size": 1, "epochs": 1, **WITHOUT_CHANCE}
     runs = []
     for name, chosen in (("one", CHOSEN), ("two", TWO)):
@@ -229,8 +229,8 @@ def test_all_devices_of_a_finished_run_have_the_best_weights(tmp_path):
     assert len(held) == 2
     for *_, weight, _ in held:  # the last two are of the last layer
         np.testing.assert_array_equal(weight, saved["output.weight"])
-    _, stars, predictions = evaluate(prepared.engine, prepared.valid_batches)
-    assert np.mean(stars == predictions) == history["valid_accuracy"].max()
+    _, labels, predictions = evaluate(prepared.engine, prepared.valid_batches)
+    assert np.mean(labels == predictions) == history["valid_accuracy"].max()
 
 
 # Memory

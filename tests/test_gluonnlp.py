@@ -87,12 +87,12 @@ def test_batches_are_padded_as_gluonnlp_does():
         nlp.data.batchify.Pad(pad_val=1, ret_length=True, dtype="int32"),
         nlp.data.batchify.Stack(dtype="int32"),
     )
-    encoded, stars, batches = make_batches()
+    encoded, labels, batches = make_batches()
     order = bucket_sampler(encoded.lengths, 16, 4, 0.5)
     for numbers, ours in zip(order, batches, strict=True):
-        chosen = [(encoded[i].tolist(), stars[i]) for i in numbers]
-        (tokens, valid_length), theirs_stars = batchify(chosen)
-        for ours_array, theirs in zip(ours, (tokens, valid_length, theirs_stars)):
+        chosen = [(encoded[i].tolist(), labels[i]) for i in numbers]
+        (tokens, valid_length), their_labels = batchify(chosen)
+        for ours_array, theirs in zip(ours, (tokens, valid_length, their_labels)):
             np.testing.assert_array_equal(ours_array, theirs.asnumpy())
             assert ours_array.dtype == np.int32
             assert theirs.shape == ours_array.shape

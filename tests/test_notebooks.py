@@ -278,7 +278,7 @@ def papermill(tmp_path, *parameters):
 def archive(tmp_path):
     reviews = make_reviews(400)
     content = json.dumps(
-        {"texts": reviews["text"].tolist(), "labels": reviews["stars"].tolist()}
+        {"texts": reviews["text"].tolist(), "labels": reviews["label"].tolist()}
     )
     with zipfile.ZipFile(tmp_path / "reviews.json.zip", "w") as archive:
         archive.writestr("reviews.json", content)

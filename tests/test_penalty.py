@@ -114,14 +114,14 @@ def test_the_weighted_losss_gradient_is_right():
 def test_class_weights_are_the_tutorials_from_such_counts():
     """The tutorial's [3.0, 5.3, 4.0, 2.0, 1.0]: the commonest count over each count."""
     counts = [20_000, 11_300, 15_000, 30_000, 60_000]
-    stars = np.repeat([1, 2, 3, 4, 5], counts)
-    assert class_weights(stars) == [3.0, 5.3, 4.0, 2.0, 1.0]
+    labels = np.repeat([0, 1, 2, 3, 4], counts)
+    assert class_weights(labels, 5) == [3.0, 5.3, 4.0, 2.0, 1.0]
 
 
 def test_a_class_without_reviews_has_a_finite_weight():
-    assert class_weights([5, 5]) == [1.0] * 5
+    assert class_weights([4, 4], 5) == [1.0] * 5
 
 
 def test_class_weights_of_nothing_are_refused():
     with pytest.raises(ValueError, match="at least one review"):
-        class_weights([])
+        class_weights([], 5)

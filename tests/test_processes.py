@@ -167,9 +167,9 @@ def train_and_fork(folder):
         engine, rng = new_engine(), np.random.default_rng(seed)
         while not done.is_set():
             reviews, places = rng.integers(1, batch[0].shape, endpoint=True)
-            tokens, valid_length, stars = (array[:reviews] for array in batch)
+            tokens, valid_length, labels = (array[:reviews] for array in batch)
             valid_length = np.minimum(valid_length, places)
-            engine.step((tokens[:, :places].copy(), valid_length, stars)).read()
+            engine.step((tokens[:, :places].copy(), valid_length, labels)).read()
         engine.weights()  # waits for the last step
 
     expected, end = loss(), time.monotonic() + 10

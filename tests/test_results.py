@@ -1,5 +1,6 @@
 """What a run scores, and what is scored without the model."""
 
+import copy
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from conftest import CHOSEN, SMALL, finish, fit, make_reviews, prepare
 from selfatt_lib import results, training
 from selfatt_lib.config import TrainingConfig
-from selfatt_lib.results import baselines, write_metrics
+from selfatt_lib.results import accuracy_interval, baselines, write_metrics
 from selfatt_lib.run import RunDirectory
 
 
@@ -19,11 +20,12 @@ def test_the_metrics_hold_what_is_promised(tmp_path):
     assert metrics == json.loads((tmp_path / "run" / "metrics.json").read_text())
     promised = (
         "accuracy weighted_f1 confusion_matrix majority_accuracy tfidf_accuracy "
-        "epochs best_epoch train_size valid_size seconds device seed"
+        "accuracy_interval labels valid_accuracy epochs best_epoch train_size "
+        "valid_size test_size seconds device seed"
     )
     assert set(promised.split()) <= set(metrics)
-    assert np.sum(metrics["confusion_matrix"]) == metrics["valid_size"] == 60
-    assert np.trace(metrics["confusion_matrix"]) / 60 == pytest.approx(
+    assert np.sum(metrics["confusion_matrix"]) == metrics["test_size"] == 20
+    assert np.trace(metrics["confusion_matrix"]) / 20 == pytest.approx(
         metrics["accuracy"]
     )
     assert metrics["train_size"] == 240
@@ -35,7 +37,7 @@ def test_the_metrics_hold_what_is_promised(tmp_path):
 
 
 def test_the_metrics_are_those_of_the_best_epoch_and_rows_are_given_stars(tmp_path):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20)
+    prepared = prepare(tmp_path / "run", make_reviews(100), valid_size=20)
     fit(prepared)
     history = pd.DataFrame(
         {
@@ -44,9 +46,9 @@ def test_the_metrics_are_those_of_the_best_epoch_and_rows_are_given_stars(tmp_pa
             "seconds": [1.0, 2.0, 4.0],
         }
     )
-    given, predicted = np.array([1, 1, 2, 5]), np.array([1, 3, 3, 4])
-    found = baselines(prepared.train_reviews, prepared.valid_reviews)
-    metrics = write_metrics(prepared.run, history, given, predicted, 60, CHOSEN, found)
+    given, predicted = np.array([0, 0, 1, 4]), np.array([0, 2, 2, 3])
+    results = prepared.run, history, given, predicted, prepared.corpus, CHOSEN
+    metrics = write_metrics(*results, baselines(prepared.corpus))
     assert (metrics["best_epoch"], metrics["epochs"], metrics["seconds"]) == (2, 3, 7.0)
     assert metrics["confusion_matrix"] == [
         [1, 0, 1, 0, 0],
@@ -61,28 +63,45 @@ def test_the_metrics_are_those_of_the_best_epoch_and_rows_are_given_stars(tmp_pa
     assert metrics["weighted_f1"] == pytest.approx(1 / 3)
 
 
-def test_the_baselines_are_what_they_say():
-    train, valid = make_reviews(300), make_reviews(100, seed=5)
-    found = baselines(train, valid)
-    commonest = train["stars"].mode()[0]
-    assert found["majority"]["accuracy"] == (valid["stars"] == commonest).mean()
+def test_the_baselines_are_what_they_say(trained):
+    found = baselines(trained.corpus)
+    commonest = trained.train_reviews["label"].mode()[0]
+    right = (trained.test_reviews["label"] == commonest).mean()
+    assert found["majority"]["accuracy"] == right
     assert found["tfidf"]["accuracy"] > 0.8  # single words tell the stars here
+    assert "tfidf_clipped" not in found  # the model reads them whole
     # it learns from the training reviews alone
-    misled = baselines(train, valid.assign(stars=6 - valid["stars"]))
-    assert misled["tfidf"]["accuracy"] < 0.5
+    corpus = copy.deepcopy(trained.corpus)
+    corpus.test_batches.labels[:] = 4 - corpus.test_batches.labels
+    assert baselines(corpus)["tfidf"]["accuracy"] < 0.5
 
 
-def test_the_baselines_take_reviews_of_one_star_and_without_letters():
-    one_star = pd.DataFrame({"text": ["!!!", "a"], "stars": [3, 3]})
-    assert baselines(one_star, one_star)["tfidf"]["accuracy"] == 1
-    two_stars = pd.DataFrame({"text": ["!!!", "?"], "stars": [3, 4]})
-    assert baselines(two_stars, two_stars)["tfidf"]["accuracy"] == 1
+def test_the_linear_baseline_is_told_twice_where_the_model_reads_a_part(tmp_path):
+    with pytest.warns(UserWarning, match="max_tokens=2 cuts off 8[0-9]% of the tr"):
+        prepared = prepare(tmp_path / "run", max_tokens=2)
+    found = baselines(prepared.corpus)
+    assert found["tfidf_clipped"]["accuracy"] < found["tfidf"]["accuracy"] - 0.2
+
+
+def test_the_baselines_take_reviews_without_letters(tmp_path):
+    reviews = pd.DataFrame({"text": [*"!?.,;:"], "label": [3, 4] * 3})
+    corpus = prepare(tmp_path / "run", reviews, valid_size=1, test_size=1).corpus
+    assert 0 <= baselines(corpus)["tfidf"]["accuracy"] <= 1
+
+
+def test_the_interval_is_wilsons():
+    """Wilson (1927), by his formula."""
+    n, p, z = 1400, 0.6, 1.959964
+    middle, half = p + z**2 / 2 / n, z * np.sqrt(p * (1 - p) / n + z**2 / 4 / n**2)
+    expected = (middle + np.array([-half, half])) / (1 + z**2 / n)
+    assert accuracy_interval(p, n) == pytest.approx(expected, abs=5e-4)
+    assert accuracy_interval(1.0, 10)[1] == 1.0
 
 
 def test_the_terms_of_a_large_corpus_are_those_of_its_first_reviews(monkeypatch):
     monkeypatch.setattr(results, "COUNTED_REVIEWS", 2)
-    reviews = pd.DataFrame({"text": ["good film", "bad", "never counted"]})
-    assert set(results.commonest_terms(reviews)) == {
+    texts = ["good film", "bad", "never counted"]
+    assert set(results.commonest_terms(texts)) == {
         "good",
         "film",
         "good film",

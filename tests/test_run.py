@@ -35,11 +35,11 @@ def test_a_run_directory_holds_no_pickle(trained):
 
 
 def test_a_run_is_finished_only_if_it_ended_and_with_these_parameters(tmp_path):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1)
+    prepared = prepare(tmp_path / "run", make_reviews(100), valid_size=20, epochs=1)
     assert not prepared.run.is_finished()
     fit(prepared)
     assert not prepared.run.is_finished()
-    finish(prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1))
+    finish(prepare(tmp_path / "run", make_reviews(100), valid_size=20, epochs=1))
     same = replaced(prepared.config, device="cpu")
     other = replaced(prepared.config, hidden_size=7)
     assert RunDirectory(same).is_finished()
@@ -84,7 +84,7 @@ def test_an_earlier_run_is_moved_aside_and_dropped_only_for_the_very_same_weight
     tmp_path,
 ):
     parameters = {"valid_size": 20, "epochs": 1}
-    reviews = make_reviews(80)
+    reviews = make_reviews(100)
 
     def names():
         return sorted(path.name for path in tmp_path.iterdir())
@@ -100,14 +100,14 @@ def test_an_earlier_run_is_moved_aside_and_dropped_only_for_the_very_same_weight
     assert names() == ["run", "run.1"]  # the third equals the second
     finish(
         prepare(
-            tmp_path / "run", reviews.assign(stars=6 - reviews["stars"]), **parameters
+            tmp_path / "run", reviews.assign(label=6 - reviews["label"]), **parameters
         )
     )
     assert names() == ["run", "run.1", "run.2"]
     (tmp_path / "run" / "notes.txt").write_text("mine")
     finish(
         prepare(
-            tmp_path / "run", reviews.assign(stars=6 - reviews["stars"]), **parameters
+            tmp_path / "run", reviews.assign(label=6 - reviews["label"]), **parameters
         )
     )
     assert names() == ["run", "run.1", "run.2", "run.3"]
@@ -117,8 +117,8 @@ def test_an_earlier_run_is_moved_aside_and_dropped_only_for_the_very_same_weight
 def test_a_longer_run_with_the_same_best_epoch_is_not_dropped(tmp_path):
     # so small a learning rate never changes a prediction: the first epoch is the best
     parameters = {"valid_size": 20, "learning_rate": 1e-12}
-    finish(prepare(tmp_path / "run", make_reviews(80), epochs=3, **parameters))
-    finish(prepare(tmp_path / "run", make_reviews(80), epochs=1, **parameters))
+    finish(prepare(tmp_path / "run", make_reviews(100), epochs=3, **parameters))
+    finish(prepare(tmp_path / "run", make_reviews(100), epochs=1, **parameters))
     longer, shorter = (
         load_file(tmp_path / name / "model.safetensors") for name in ("run", "run.1")
     )
@@ -130,9 +130,9 @@ def test_a_run_killed_while_its_folder_was_made_can_be_begun_again(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
     (path / ".config.json.partial").write_text("{")
-    fit(prepare(path, make_reviews(80), valid_size=20, epochs=1))
+    fit(prepare(path, make_reviews(100), valid_size=20, epochs=1))
     (path / "vocab.json").unlink()
-    resumed = prepare(path, make_reviews(80), valid_size=20, epochs=1, resume=True)
+    resumed = prepare(path, make_reviews(100), valid_size=20, epochs=1, resume=True)
     assert len(fit(resumed)) == 1
     assert (path / "vocab.json").exists()
 
@@ -172,7 +172,7 @@ def test_of_two_processes_the_second_stops_at_once_and_a_killed_one_blocks_nobod
 
 
 def test_a_finished_run_is_free_for_others_while_its_notebook_stays_open(tmp_path):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1)
+    prepared = prepare(tmp_path / "run", make_reviews(100), valid_size=20, epochs=1)
     finish(prepared)
     done = run_code(HOLD, tmp_path / "run", input="")
     assert done.stdout == "held\n", done.stderr
@@ -244,12 +244,16 @@ def test_a_finished_run_is_free_for_others_while_its_notebook_stays_open(tmp_pat
     ],
 )
 def test_a_damaged_run_is_not_resumed(name, damage, message, tmp_path):
-    fit(prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=2))
+    fit(prepare(tmp_path / "run", make_reviews(100), valid_size=20, epochs=2))
     damage(tmp_path / "run" / name)
     with pytest.raises(ValueError, match=message):
         fit(
             prepare(
-                tmp_path / "run", make_reviews(80), valid_size=20, epochs=2, resume=True
+                tmp_path / "run",
+                make_reviews(100),
+                valid_size=20,
+                epochs=2,
+                resume=True,
             )
         )
 
@@ -262,17 +266,17 @@ def two_runs(tmp_path):
     """Return the folders of two runs with other learning rates."""
     folders = {tmp_path / "run": 0.01, tmp_path / "other": 0.02}
     for folder, rate in folders.items():
-        fit(prepare(folder, make_reviews(80), **SHORT, learning_rate=rate))
+        fit(prepare(folder, make_reviews(100), **SHORT, learning_rate=rate))
     return list(folders)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "checkpoint.safetensors"])
 def test_arrays_of_another_run_are_refused_though_they_fit(name, two_runs):
     run, other = two_runs
-    begun = prepare(run, make_reviews(80), **SHORT, learning_rate=0.01)
+    begun = prepare(run, make_reviews(100), **SHORT, learning_rate=0.01)
     stop_after(begun, batches=len(begun.train_batches) + 1)
     shutil.copy(other / name, run)
-    again = prepare(run, make_reviews(80), **SHORT, learning_rate=0.01, resume=True)
+    again = prepare(run, make_reviews(100), **SHORT, learning_rate=0.01, resume=True)
     advice = "it is another run's, or was changed. Start the run anew with resume=False"
     with pytest.raises(ValueError, match=f"{name}.* {advice}"):
         fit(again)
@@ -284,7 +288,7 @@ def test_arrays_of_another_run_are_refused_though_they_fit(name, two_runs):
 
 def test_a_run_of_another_edition_is_neither_resumed_nor_loaded(tmp_path):
     parameters = {"valid_size": 20, "epochs": 1}
-    fit(prepare(tmp_path / "run", make_reviews(80), **parameters))
+    fit(prepare(tmp_path / "run", make_reviews(100), **parameters))
     path = tmp_path / "run" / "config.json"
     config = json.loads(path.read_text())
     del config["format"]
@@ -293,10 +297,10 @@ def test_a_run_of_another_edition_is_neither_resumed_nor_loaded(tmp_path):
         r"config.json: it is of another edition of the book.*this one reads format"
     )
     with pytest.raises(ValueError, match=sentence):
-        prepare(tmp_path / "run", make_reviews(80), **parameters, resume=True)
+        prepare(tmp_path / "run", make_reviews(100), **parameters, resume=True)
     with pytest.raises(ValueError, match=sentence):
         Classifier.load(tmp_path / "run")
-    again = prepare(tmp_path / "run", make_reviews(80), **parameters)
+    again = prepare(tmp_path / "run", make_reviews(100), **parameters)
     assert not again.run.is_finished()
     fit(again)
     assert "format" not in json.loads((tmp_path / "run.1" / path.name).read_text())
@@ -372,7 +376,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_last_epoch_stays(
 
 @pytest.mark.parametrize("name", ["model.safetensors", "checkpoint.safetensors"])
 def test_bytes_that_get_lost_without_an_error_are_noticed(name, tmp_path, monkeypatch):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20)
+    prepared = prepare(tmp_path / "run", make_reviews(100), valid_size=20)
     write = Path.write_bytes
 
     def lose_the_last_bytes(path, content):

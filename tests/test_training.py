@@ -42,7 +42,7 @@ def test_training_learns(trained):
 
 def test_the_learning_rate_falls_by_a_tenth_every_second_epoch(tmp_path):
     prepared = prepare(
-        tmp_path / "run", make_reviews(80), valid_size=20, epochs=5, learning_rate=0.01
+        tmp_path / "run", make_reviews(100), valid_size=20, epochs=5, learning_rate=0.01
     )
     np.testing.assert_allclose(
         fit(prepared)["learning_rate"], [0.01, 0.01, 0.009, 0.009, 0.0081]
@@ -56,13 +56,13 @@ def test_the_learning_rate_of_a_very_long_run_stays_one_that_mxnet_takes():
 
 def test_the_best_epochs_weights_are_kept_and_left_in_the_model(tmp_path, monkeypatch):
     """The evaluations are made up: the second of four epochs is the best."""
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=4)
+    prepared = prepare(tmp_path / "run", make_reviews(100), valid_size=20, epochs=4)
     accuracies, seen = iter([0.2, 0.9, 0.4, 0.6]), []
 
     def made_up(engine, *_):
         seen.append(engine.weights())
         right = round(20 * next(accuracies))
-        return 1.0, np.full(20, 3), np.array([3] * right + [4] * (20 - right))
+        return 1.0, np.full(20, 2), np.array([2] * right + [3] * (20 - right))
 
     monkeypatch.setattr(training, "evaluate", made_up)
     history = fit(prepared)
@@ -79,17 +79,17 @@ def test_the_last_weights_are_those_that_resuming_goes_on_from(trained):
 
 
 def test_the_held_out_accuracy_is_the_left_models(trained):
-    _, stars, predictions = evaluate(trained.engine, trained.valid_batches)
-    assert np.mean(stars == predictions) == trained.history["valid_accuracy"].max()
-    assert len(stars) == SMALL["valid_size"]
+    _, labels, predictions = evaluate(trained.engine, trained.valid_batches)
+    assert np.mean(labels == predictions) == trained.history["valid_accuracy"].max()
+    assert len(labels) == SMALL["valid_size"]
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was(
     tmp_path, monkeypatch
 ):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=3)
+    prepared = prepare(tmp_path / "run", make_reviews(100), valid_size=20, epochs=3)
     losses = iter([1.0, float("nan")])
-    found = (np.full(20, 3), np.full(20, 3))
+    found = (np.full(20, 2), np.full(20, 2))
     monkeypatch.setattr(training, "evaluate", lambda *_: (next(losses), *found))
     with pytest.raises(
         RuntimeError,
@@ -104,7 +104,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was(
 def test_a_run_that_diverges_is_stopped(tmp_path):
     prepared = prepare(
         tmp_path / "run",
-        make_reviews(80),
+        make_reviews(100),
         valid_size=20,
         epochs=2,
         learning_rate=1e30,
@@ -144,7 +144,7 @@ def test_training_stops_early_when_nothing_improves(tmp_path):
     # so small a learning rate never changes a prediction
     prepared = prepare(
         tmp_path / "run",
-        make_reviews(80),
+        make_reviews(100),
         valid_size=20,
         epochs=9,
         patience=2,
@@ -157,7 +157,7 @@ def test_training_stops_early_when_nothing_improves(tmp_path):
 def test_frozen_word_vectors_stay_and_free_ones_move(train_embedding, tmp_path):
     prepared = prepare(
         tmp_path / "run",
-        make_reviews(80),
+        make_reviews(100),
         valid_size=20,
         epochs=1,
         train_embedding=train_embedding,
@@ -186,7 +186,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     runs = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         prepared = prepare(
-            tmp_path / name, make_reviews(80), valid_size=20, epochs=2, seed=seed
+            tmp_path / name, make_reviews(100), valid_size=20, epochs=2, seed=seed
         )
         prepared.history = fit(prepared)
         runs.append(prepared)
@@ -197,7 +197,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, monkeypatch):
     clock = itertools.count(2e9, -3600)
     monkeypatch.setattr(time, "time", lambda: next(clock))
-    history = fit(prepare(tmp_path / "run", make_reviews(80), valid_size=20))
+    history = fit(prepare(tmp_path / "run", make_reviews(100), valid_size=20))
     assert (history["seconds"] > 0).all()
 
 
@@ -218,7 +218,7 @@ def test_prepare_loads_what_the_configuration_names(tmp_path):
 
 
 def test_fit_does_what_the_steps_do(tmp_path):
-    reviews = make_reviews(80)
+    reviews = make_reviews(100)
     by_steps = prepare(tmp_path / "steps", reviews, valid_size=20)
     finish(by_steps)
     config = replaced(by_steps.config, run_dir=str(tmp_path / "fit"))
@@ -238,14 +238,14 @@ def test_fit_does_what_the_steps_do(tmp_path):
 @pytest.mark.parametrize(
     "corpus",
     [
-        {"text": ["good film", "bad film"], "stars": [5, 1]},
-        {"text": ["good", "bad"], "stars": [3, 3]},  # one star, one token
-        {"text": ["a b c"] * 9 + ["d e"], "stars": [4] * 9 + [2]},
+        {"text": ["good", "a film", "bad", "b"], "label": [5, 5, 5, 1]},
+        {"text": [*"!?ab"], "label": ["yes", "no"] * 2},  # one token each
+        {"text": ["a b c", "d e", *"fghijklmn"], "label": [4, 4] + [2] * 9},
     ],
 )
 @pytest.mark.parametrize("class_weights", [None, "auto"])
 def test_the_smallest_corpora_train_and_predict(corpus, class_weights, tmp_path):
-    parameters = {"valid_size": 1, "attention_hops": 1, "epochs": 2}
+    parameters = {"attention_hops": 1, "epochs": 2, "valid_size": 1, "test_size": 1}
     config = TrainingConfig(
         **SMALL | parameters,
         class_weights=class_weights,
@@ -261,14 +261,16 @@ def test_the_smallest_corpora_train_and_predict(corpus, class_weights, tmp_path)
 
 def test_a_star_that_is_missing_on_one_side_trains_and_predicts(tmp_path):
     reviews = make_reviews(200)
-    without_two = reviews[reviews["stars"] != 2].reset_index(drop=True)
-    prepared = prepare(tmp_path / "run", without_two, valid_size=20, epochs=1)
-    assert 2 not in set(prepared.train_reviews["stars"])
+    without_two = reviews[reviews["label"] != 2].reset_index(drop=True)
+    prepared = prepare(
+        tmp_path / "run", without_two, labels=[1, 2, 3, 4, 5], valid_size=20, epochs=1
+    )
+    assert 2 not in set(prepared.train_reviews["label"])
     fit(prepared)
-    prepared.valid_batches.stars[:] = 2  # held out, there is nothing else
-    _, stars, predictions = evaluate(prepared.engine, prepared.valid_batches)
-    assert set(stars) == {2}
-    assert set(predictions) <= {1, 2, 3, 4, 5}
+    prepared.valid_batches.labels[:] = 1  # held out, there is nothing else
+    _, labels, predictions = evaluate(prepared.engine, prepared.valid_batches)
+    assert set(labels) == {1}
+    assert set(predictions) <= {0, 1, 2, 3, 4}
 
 
 # Stopping and resuming
@@ -373,14 +375,14 @@ def test_a_finished_run_goes_on_for_more_epochs_as_if_it_had_always_had_them(
         prepare(tmp_path / "run", **more | {"epochs": 3})
 
 
-@pytest.mark.parametrize("column", ["text", "stars"])
+@pytest.mark.parametrize("column", ["text", "label"])
 def test_resuming_on_changed_reviews_is_refused(column, tmp_path):
     reviews = make_reviews(100)
     fit(prepare(tmp_path / "run", reviews, valid_size=20, epochs=1))
     # the same words, in another order; or the same texts, rated the other way round
     changed = {
         "text": lambda text: " ".join(reversed(text.split())),
-        "stars": lambda star: 6 - star,
+        "label": lambda star: 6 - star,
     }[column]
     reviews[column] = reviews[column].map(changed)
     with pytest.raises(ValueError, match="reviews of 'review-snippets' have changed"):
@@ -389,7 +391,7 @@ def test_resuming_on_changed_reviews_is_refused(column, tmp_path):
 
 def test_a_run_may_be_resumed_in_another_place(tmp_path):
     parameters = {"valid_size": 20, "epochs": 2}
-    first = prepare(tmp_path / "run", make_reviews(80), **parameters)
+    first = prepare(tmp_path / "run", make_reviews(100), **parameters)
     stop_after(first, len(first.train_batches) + 1)
     (tmp_path / "run").rename(tmp_path / "moved")
     assert (
@@ -397,7 +399,7 @@ def test_a_run_may_be_resumed_in_another_place(tmp_path):
             fit(
                 prepare(
                     tmp_path / "moved",
-                    make_reviews(80),
+                    make_reviews(100),
                     **parameters,
                     resume=True,
                     device="cpu",
@@ -424,7 +426,7 @@ def sigint_as_at_a_terminal():
     ("number", "batch", "chosen"),
     [
         (signal.SIGTERM, 2, CHOSEN),
-        (signal.SIGINT, 15, CHOSEN),  # the last
+        (signal.SIGINT, 16, CHOSEN),  # the last
         (signal.SIGINT, 2, TWO),
     ],
 )
@@ -436,7 +438,7 @@ def test_a_signal_stops_at_the_next_batch_and_nothing_is_lost(
     unbroken = prepare(tmp_path / "unbroken", **parameters)
     unbroken.history = fit(unbroken)
     steps = len(unbroken.train_batches)
-    assert steps == 15
+    assert steps == 16
 
     stopped = prepare(tmp_path / "stopped", **parameters)
     before = signal.getsignal(number)
@@ -463,7 +465,7 @@ def test_a_signal_stops_at_the_next_batch_and_nothing_is_lost(
 def test_a_signal_while_held_out_reviews_are_predicted_stops_after_the_epoch(
     tmp_path, monkeypatch
 ):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1)
+    prepared = prepare(tmp_path / "run", make_reviews(100), valid_size=20, epochs=1)
 
     def predict_and_signal(*args):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -481,7 +483,7 @@ def test_a_signal_while_held_out_reviews_are_predicted_stops_after_the_epoch(
 def test_what_the_process_ignores_it_goes_on_ignoring(tmp_path, monkeypatch):
     """As everything does that a shell starts in the background."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1)
+    prepared = prepare(tmp_path / "run", make_reviews(100), valid_size=20, epochs=1)
     at_step(1, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
     assert len(fit(prepared)) == 1
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
@@ -489,7 +491,7 @@ def test_what_the_process_ignores_it_goes_on_ignoring(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("sigint_as_at_a_terminal")
 def test_a_second_signal_ends_the_process_as_ever(tmp_path, monkeypatch):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20)
+    prepared = prepare(tmp_path / "run", make_reviews(100), valid_size=20)
 
     def twice():
         os.kill(os.getpid(), signal.SIGINT)
@@ -502,6 +504,6 @@ def test_a_second_signal_ends_the_process_as_ever(tmp_path, monkeypatch):
 
 
 def test_it_trains_in_a_thread_where_signals_cannot_be_noted(tmp_path):
-    prepared = prepare(tmp_path / "run", make_reviews(80), valid_size=20, epochs=1)
+    prepared = prepare(tmp_path / "run", make_reviews(100), valid_size=20, epochs=1)
     with ThreadPoolExecutor(1) as thread:
         assert len(thread.submit(fit, prepared).result()) == 1

@@ -324,7 +324,7 @@ def _read_snippets():
         "text": snippets["text"].tolist(),
         "label": stars.astype(str).tolist(),
         "problem": pa.nulls(len(stars), pa.string()),
-        # the sentences of product review 12 are 12_1, 12_2, …; those on films stand alone
+        # the sentences of product review 12 are 12_1, 12_2, …; those on films are alone
         "source": [str(n).rpartition("_")[0] or f"film {n}" for n in snippets["id"]],
     }
     batch = pa.RecordBatch.from_pydict(columns)

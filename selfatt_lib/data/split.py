@@ -55,15 +55,21 @@ def split_reviews(reviews, valid_size=0.1, test_size=0.1, train_size=None, seed=
     part = np.zeros(len(reviews), int)  # 0 is training
     for number, size in enumerate(held_out, 1):
         quota = np.minimum(_shares(np.bincount(labels), size), left)
-        if quota.sum() < size:
-            rare = names[np.bincount(labels) == 1].tolist()
+        if left.sum() < size:
             raise ValueError(
-                f"{size:,} reviews cannot be held out while each label keeps one for "
-                f"training; the data set has {len(reviews):,} reviews of "
-                f"{len(names):,} labels, of which {listed(rare)} occur once. Lower "
-                "valid_size and test_size, or join labels."
+                f"{sum(held_out):,} reviews cannot be held out while each label keeps "
+                f"one for training: {len(reviews):,} reviews have {len(names):,} "
+                f"labels, {listed(names)}. Lower valid_size and test_size, or cut "
+                "numbers by bins."
             )
-        left = left - _draw(part, number, quota, labels, group, rng)
+        quota += _shares(left - quota, size - quota.sum())
+        _draw(part, number, quota, labels, group, rng)
+        left = left - np.bincount(labels[part == number], minlength=len(left))
+        if size and not (part == number).any():
+            raise ValueError(
+                f"no review can be held out: equal texts stay together, and of the "
+                f"{len(reviews):,} there are too few others"
+            )
     order = rng.permutation(len(reviews))
     train, test, valid = (order[part[order] == number] for number in (0, 1, 2))
     return tuple(
@@ -92,7 +98,7 @@ def _groups(reviews):
 
 def _shares(counts, size):
     """Return how many of each label make up `size` in proportion: array of int."""
-    exact = counts * size / counts.sum()
+    exact = counts * size / max(counts.sum(), 1)
     shares = exact.astype(int)
     largest_rests = np.argsort(shares - exact, kind="stable")
     shares[largest_rests[: size - shares.sum()]] += 1
@@ -100,7 +106,7 @@ def _shares(counts, size):
 
 
 def _draw(part, number, quota, labels, group, rng):
-    """Put reviews of no part yet into one; return how many of each label."""
+    """Put reviews of no part yet into one, so many of each label."""
     free = rng.permutation(np.flatnonzero(part == 0))
     is_single = np.bincount(group[free])[group[free]] == 1
     grouped = free[~is_single][np.argsort(group[free[~is_single]], kind="stable")]
@@ -115,4 +121,3 @@ def _draw(part, number, quota, labels, group, rng):
     single = free[is_single]
     for label, count in enumerate(rest):
         part[single[labels[single] == label][:count]] = number
-    return quota - rest
