@@ -4,8 +4,9 @@ The way through it, in the order of the chapters:
 
 ================  ====================================================================
 `reference`       the paper in NumPy: forward pass, penalty, loss
-`data`            reviews → tokens → numbers → batches: ``sources``, ``tokens``,
-                  ``vocabulary``, ``vectors``, ``batches``
+`labels`          stars, numbers or texts, and the numbers of their classes
+`data`            reviews → tokens → numbers → batches: ``sources``, ``split``,
+                  ``tokens``, ``vocabulary``, ``vectors``, ``batches``
 `model`           the same forward pass in Gluon, which trains
 `penalty`         the training objective: weighted cross-entropy and the penalty
 `pytorch`         both once more, in PyTorch
@@ -14,7 +15,7 @@ The way through it, in the order of the chapters:
 `training`        data made ready, and the loop over an engine
 `engines`         what computes the steps: ``mxnet``, ``pytorch``
 `results`         scores, baselines, ``metrics.json``
-`prediction`      a trained run: texts in, stars and attention out
+`prediction`      a trained run: texts in; labels, attention, embeddings out
 `visualization`   heat maps, shaded texts, curves
 `cli`             the command ``selfatt``
 `book`            shows the chapters this source

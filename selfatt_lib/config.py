@@ -2,12 +2,12 @@
 
 import difflib
 import math
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from selfatt_lib.labels import MOST, label_text
+from selfatt_lib.machinery.devices import gpu_numbers
 from selfatt_lib.machinery.settings import LARGEST, Settings, meant
 
 Whole = Annotated[
@@ -327,21 +327,3 @@ def check_engine(engine="auto", device="auto", precision="float32"):
             "precision='bfloat16' is for an NVIDIA GPU, for example device='gpu'; got "
             f"device={device!r}. There, leave it at 'float32'."
         )
-
-
-def gpu_numbers(device):
-    """Return the GPUs that a device's name means: list of int, empty if none.
-
-    ValueError: it is no device's name.
-    """
-    if device in ("auto", "cpu", "mps"):
-        return []
-    parts = device.split(",") if isinstance(device, str) else []
-    gpus = [re.fullmatch(r"(?:gpu|cuda)(?::(\d+))?", part.strip()) for part in parts]
-    numbers = [int(gpu[1] or 0) for gpu in gpus if gpu]
-    if not numbers or len(set(numbers)) < len(parts):
-        raise ValueError(
-            "device must be 'auto', 'cpu', 'mps', 'gpu', 'gpu:N' with a whole number "
-            f"N, or several different GPUs as in 'gpu:0,gpu:1'; got {device!r}"
-        )
-    return numbers

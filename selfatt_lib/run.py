@@ -46,9 +46,8 @@ EXTENDED = {"epochs", "patience"}
 class RunSettings(Settings):
     """The content of ``config.json``.
 
-    `labels` are the classes in the order of their numbers, `reviews` and `vocab` are
-    fingerprints of what the run was trained on, `run` of all that decides its weights;
-    its files of arrays bear that mark.
+    `labels` are the classes by number; `reviews` and `vocab` are fingerprints of what
+    the run was trained on, `run` of all that decides its weights, a mark on its arrays.
     """
 
     format: int
@@ -92,14 +91,11 @@ def read_settings(folder):
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     # nothing is left out, and nothing is meant otherwise than it is written
-    same, given = settings.model_dump(), len({*map(str, settings.labels)})
-    if given != settings.model.num_classes or _sorted(content) != _sorted(same):
+    written = json.dumps(settings.model_dump())
+    classes = len({*map(str, settings.labels)})
+    if written != json.dumps(content) or classes != settings.model.num_classes:
         raise ValueError(f"{path}: its settings are not as this library writes them")
     return settings
-
-
-def _sorted(content):
-    return json.dumps(content, sort_keys=True)
 
 
 def read_words(folder, settings):
@@ -239,9 +235,8 @@ class RunDirectory:
 
     def _is_extended(self):
         then = self._saved_settings().training
-        return any(
-            getattr(self.config, name) != getattr(then, name) for name in EXTENDED
-        )
+        changed = (getattr(self.config, n) != getattr(then, n) for n in EXTENDED)
+        return any(changed)
 
     def is_finished(self):
         """Tell whether a finished run of these very parameters lies there."""

@@ -7,9 +7,10 @@ import pytest
 
 from conftest import CHOSEN, ENGINE
 from selfatt_lib import engines
-from selfatt_lib.config import TrainingConfig, gpu_numbers
+from selfatt_lib.config import TrainingConfig
 from selfatt_lib.machinery import cuda
 from selfatt_lib.machinery.cuda import GPU, Driver
+from selfatt_lib.machinery.devices import gpu_numbers
 
 T4, H100 = GPU("Tesla T4", (7, 5), 15 << 30), GPU("NVIDIA H100", (9, 0), 80 << 30)
 

@@ -44,8 +44,8 @@ from selfatt_lib.config import ModelSettings, TrainingConfig
         ),
         ({"lower": "yes"}, "lower must be True or False; got 'yes'"),
         (
-            {"class_weights": [1, 2]},
-            "class_weights must be None, 'auto' or a list of five numbers above 0",
+            {"class_weights": [1]},
+            "class_weights must be None, 'auto' or a list with a number above 0 for",
         ),
         ({"class_weights": "yes"}, "class_weights must be .*; got 'yes'"),
         (

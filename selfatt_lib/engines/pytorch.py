@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from selfatt_lib.config import gpu_numbers
 from selfatt_lib.engines import (
     MOMENTS,
     Handle,
@@ -18,6 +17,7 @@ from selfatt_lib.engines import (
     memory_errors,
 )
 from selfatt_lib.machinery import cuda
+from selfatt_lib.machinery.devices import usable
 from selfatt_lib.machinery.openmp import no_fork_here
 from selfatt_lib.pytorch import SelfAttentiveBiLSTM, objective
 
@@ -50,14 +50,7 @@ def choose_devices(name="auto"):
     """
     if name == "auto":
         return [_first_gpu_that_works() or "cpu"]
-    devices = [f"gpu:{number}" for number in gpu_numbers(name)] or [name]
-    for device in devices:
-        if problem := _problem(device):
-            raise RuntimeError(
-                f"device={name!r} was asked for, and {device} cannot be used: "
-                f"{problem}. Or use device='cpu' or 'auto'."
-            )
-    return devices
+    return usable(name, _problem)
 
 
 def _first_gpu_that_works():

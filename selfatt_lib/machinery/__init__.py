@@ -13,6 +13,8 @@
 `english`    spaCy's tokenizer for English
 `words`      many texts through it, each word once
 `kept`       tokenized corpora on disk
+`devices`    what the name of a device means
+`settings`   what people and programs write for a value, and what is refused
 `readers`    files of reviews, in all their forms, as tables
 `parquet`    the process that decodes Parquet
 `places`     where files lie, and how they are fetched

@@ -15,9 +15,9 @@ from contextlib import suppress
 
 import numpy as np
 
-from selfatt_lib.config import gpu_numbers
 from selfatt_lib.machinery import cuda
 from selfatt_lib.machinery.compat import THREADS, WHEEL
+from selfatt_lib.machinery.devices import usable
 from selfatt_lib.machinery.threads import at_fork
 
 try:
@@ -122,14 +122,12 @@ def choose_devices(name="auto"):
     """
     if name == "auto":
         return [_first_gpu_that_works() or "cpu"]
-    numbers = gpu_numbers(name)
-    for number in numbers:
-        if problem := _gpu_problem(number):
-            raise RuntimeError(
-                f"device={name!r} was asked for, and gpu:{number} cannot be used: "
-                f"{problem}. Or use device='cpu' or 'auto'."
-            )
-    return [f"gpu:{number}" for number in numbers] or ["cpu"]
+    return usable(name, _problem)
+
+
+def _problem(device):
+    kind, _, number = device.partition(":")
+    return _gpu_problem(int(number)) if kind == "gpu" else None
 
 
 def context(device):
