@@ -134,7 +134,7 @@ class TrainingConfig(Settings):
     labels: Labels = None  # None: all that occur, sorted
     bins: Bins = None  # edges, to cut numbers into classes
     on_invalid: Invalid = "raise"  # "skip" leaves wrong rows out
-    train_size: WholeOrNone = None  # None: all that are not held out
+    train_size: WholeOrNone = None  # None: all that are left
     valid_size: Part = 0.1  # the best epoch is chosen on these
     test_size: Part = 0.1  # and scored on these
     test_dataset: TextOrNone = None  # or on those of another file

@@ -7,7 +7,7 @@
 ``checkpoint.safetensors`` all that training goes on from
 ``metrics.jsonl``          a line an epoch
 ``metrics.json``           the scores, at the end
-``attention.html``         some held-out reviews, shaded by attention
+``attention.html``         some test reviews, shaded by attention
 ``training.ipynb``         the executed notebook
 =========================  ===========================================================
 """
@@ -130,7 +130,7 @@ def fingerprint(content):
 
 
 def best(history):
-    """Return the epoch with the highest held-out accuracy, the first of several."""
+    """Return the epoch with the highest validation accuracy, the first of several."""
     return max(history, key=lambda epoch: epoch["valid_accuracy"])
 
 

@@ -93,7 +93,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was(
     monkeypatch.setattr(training, "evaluate", lambda *_: (next(losses), *found))
     with pytest.raises(
         RuntimeError,
-        match=r"the held-out loss of epoch 2 is nan\..*"
+        match=r"the validation loss of epoch 2 is nan\..*"
         r"lower learning_rate, or set clip_norm",
     ):
         fit(prepared)

@@ -184,7 +184,7 @@ class Recorder:
         loss = self.history[-1]["valid_loss"]
         if not np.isfinite(loss):
             raise RuntimeError(
-                f"the held-out loss of epoch {self.epoch} is {loss}. What was saved "
+                f"the validation loss of epoch {self.epoch} is {loss}. What was saved "
                 "before is kept. Begin anew with a lower learning_rate, or set "
                 "clip_norm."
             )
