@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
-from selfatt_lib.machinery.english import LONGEST_WORD
+from selfatt_lib.machinery.languages import LONGEST_WORD
 
 # Readable in print, in dark mode, and to colour-blind readers: one hue that only
 # changes in lightness, and two far apart.

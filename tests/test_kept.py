@@ -49,11 +49,12 @@ def test_other_texts_and_other_settings_are_others(corpora):
         (TEXTS, ()),
         (TEXTS, (5,)),
         (TEXTS, (5, False)),
+        (TEXTS, (5, False, "de")),
         (TEXTS[1:], ()),
         ([TEXTS[0] + TEXTS[1], *TEXTS[2:]], ()),
     ):
         check(tokenize_kept(texts, *settings), *settings, texts=texts)
-    assert len(tokenized) == len(list(folder.iterdir())) == 5
+    assert len(tokenized) == len(list(folder.iterdir())) == 6
 
 
 def test_few_texts_are_not_kept(corpora, monkeypatch):
@@ -151,5 +152,5 @@ def test_those_used_longest_ago_go_first(corpora, monkeypatch):
     monkeypatch.setattr(kept, "KEPT_BYTES", 3 * size)
     tokenize_kept(TEXTS[3:])
     assert set(folder.iterdir()) == {
-        kept.path_of(TEXTS[start:], 100, True) for start in (0, 2, 3)
+        kept.path_of(TEXTS[start:], 100, True, "en") for start in (0, 2, 3)
     }

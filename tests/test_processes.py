@@ -190,7 +190,7 @@ def test_a_process_may_be_forked_while_it_trains(tmp_path):
 
 def hold_and_fork(run_dir, name):
     LOADED[run_dir] = Classifier.load(run_dir)
-    lock = {"tokens": words._WORDS[True].lock, "tqdm": tqdm.get_lock()}[name]
+    lock = {"tokens": words.words_of("en", True).lock, "tqdm": tqdm.get_lock()}[name]
     fork_while_it_is_held(lock, lambda: len(answers(run_dir)) == len(TEXTS))
 
 

@@ -1,25 +1,31 @@
 import os
 import random
+import sys
 from importlib.util import find_spec
 from itertools import product
 
 import numpy as np
 import pytest
 import spacy
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import make_reviews, run_code
 from selfatt_lib.data.sources import load_reviews
 from selfatt_lib.data.tokens import tokenize, tokenize_all
 from selfatt_lib.data.vocabulary import build_vocab
-from selfatt_lib.machinery.words import _WORDS, _plain_tokens, tokenize_chunk
+from selfatt_lib.machinery.languages import tokenizer
+from selfatt_lib.machinery.words import _plain_tokens, tokenize_chunk, words_of
+
+
+def spacy_tokens_of(language):
+    split = spacy.blank(language).tokenizer
+    return lambda text: [token.text for token in split(text) if not token.is_space]
 
 
 @pytest.fixture(scope="module")
 def spacy_tokens():
-    tokenizer = spacy.blank("en").tokenizer
-    return lambda text: [token.text for token in tokenizer(text) if not token.is_space]
+    return spacy_tokens_of("en")
 
 
 def test_tokens_are_spacys_without_white_space(spacy_tokens):
@@ -51,9 +57,9 @@ def test_clipping_early_gives_the_tokens_of_clipping_late(spacy_tokens):
         assert tokenize(review, limit, lower=False) == spacy_tokens(review)[:limit]
 
 
-def apart(reviews, limit, lower):
+def apart(reviews, limit, lower, language="en"):
     """Return the tokens of reviews whose words are tokenized each on its own."""
-    words, ids, lengths = tokenize_chunk(reviews, limit, lower, tokenize)
+    words, ids, lengths = tokenize_chunk(reviews, limit, lower, language, tokenize)
     assert list(dict.fromkeys(ids)) == list(range(len(words)))  # as they first occur
     stops = lengths.cumsum()
     return [
@@ -101,13 +107,111 @@ def test_words_tokenized_apart_are_tokenized_as_spacy_does_together(spacy_tokens
     assert apart(reviews, 100, True) == together
 
 
-@given(st.lists(st.text(), min_size=1), st.one_of(st.none(), st.integers(1, 20)))
-@example(["ﬁlm\u2028\x1c\x85bad :\u00a0)", "", " ", ") a", "b :", ")"], None)
-@example([":", ")", "x" * 301, "", ": )"], 3)
-def test_any_text_is_tokenized_apart_as_together(reviews, limit):
+# of rules for words; some have special cases of several words
+RULED = ["de", "fr", "ru", "es", "en", "xx"]
+
+
+@pytest.mark.parametrize("language", [*RULED, "gd", "hu", "tr"])
+def test_in_every_language_words_are_tokenized_apart_as_together(language):
+    rng = random.Random(0)
+    cases = [case for case in spacy.blank(language).tokenizer.rules if case.strip()]
+    words = [
+        "don't",
+        "10km",
+        "1:30",
+        "l'",
+        "d’",
+        "EE.",
+        "z.B.",
+        "т.ч.",
+        "д-р",
+        "Straße",
+    ]
+
+    def piece():
+        case = rng.choice(cases)
+        cut = rng.randint(1, len(case))
+        mark = "".join(rng.choices(":;)(-=<>_/|8oDX3^.,'\"!?*«»’", k=rng.randint(1, 3)))
+        return rng.choice([case, f"{case[:cut]} {case[cut:]}", mark, rng.choice(words)])
+
+    texts = [" ".join(piece() for _ in range(rng.randint(1, 6))) for _ in range(500)]
+    for limit in (None, 1, 3):
+        for lower in (True, False):
+            together = [tokenize(text, limit, lower, language) for text in texts]
+            assert apart(texts, limit, lower, language) == together
+    assert all(token.split() == [token] for text in together for token in text)
+    if all(len(case.split()) == 1 for case in cases):
+        as_spacy = spacy_tokens_of(language)
+        for text in texts:
+            expected = as_spacy(" ".join(text.split()))
+            assert tokenize(text, lower=False, language=language) == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "tokens"),
+    [
+        ("de", "Das war z.B. nicht „gut“!", "das war z.b. nicht „ gut “ !"),
+        ("fr", "L'acteur n'est qu'un débutant.", "l' acteur n' est qu' un débutant ."),
+        ("es", "¡Qué película, Sr. Díaz!", "¡ qué película , sr. díaz !"),
+        ("ru", "Фильм т.е. кино, 2020 г.", "фильм т.е. кино , 2020 г."),
+        ("xx", "Ein film, un film!", "ein film , un film !"),
+        ("zh", "电影很好看。\n 不错!", "电 影 很 好 看 。 不 错 !"),
+    ],
+)
+def test_a_language_has_rules_of_its_own(language, text, tokens, monkeypatch):
+    assert tokenize(text, language=language) == tokens.split()
+    for few in (20, 0):
+        monkeypatch.setattr("selfatt_lib.data.tokens.FEW", few)
+        many = tokenize_all([text, "", "x"], 5, language=language)
+        found = [[many.words[i] for i in many[n]] for n in range(len(many))]
+        assert found == [tokens.split()[:5], [], ["x"]]
+
+
+def test_a_long_text_without_spaces_is_read_in_pieces():
+    text = "好" * 100_000
+    assert tokenize(text, 450, language="zh") == ["好"] * 450
+    pieces = ["x" * 299, " " * 5, "y" * 301, "\n", *"z " * 200]
+    letters = [letter for letter in "".join(pieces) if letter.strip()]
+    assert tokenize("".join(pieces), language="zh") == letters
+
+
+@pytest.mark.parametrize("language", ["qq", "EN", "en_core_web_sm", "../en", "", None])
+def test_an_unknown_language_is_refused_with_the_known_ones(language):
+    with pytest.raises(
+        ValueError, match=r"language must be xx .* one of: .* de, .* zh"
+    ):
+        tokenize("a film", language=language)
+
+
+@pytest.mark.parametrize(
+    ("language", "package"),
+    [("ja", "SudachiPy"), ("ko", "natto"), ("th", "PyThaiNLP"), ("vi", "[Pp]yvi")],
+)
+def test_a_language_that_needs_another_package_says_which(
+    language, package, monkeypatch
+):
+    for name in ("sudachipy", "natto", "pythainlp", "pyvi"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    tokenizer.cache_clear()
+    with pytest.raises(ImportError, match=f"language='{language}' needs.*{package}"):
+        tokenize_all(["a film"] * 30, language=language)
+
+
+@settings(deadline=None)  # a language is imported when it is first met
+@given(
+    st.lists(st.text(), min_size=1),
+    st.one_of(st.none(), st.integers(1, 20)),
+    st.sampled_from(RULED),
+)
+@example(["ﬁlm\u2028\x1c\x85bad :\u00a0)", "", " ", ") a", "b :", ")"], None, "en")
+@example([":", ")", "x" * 301, "", ": )"], 3, "en")
+def test_any_text_is_tokenized_apart_as_together(reviews, limit, language):
     for lower in (False, True):
-        together = [tokenize(review, limit, lower) for review in reviews]
-        assert apart(reviews, limit, lower) == together
+        together = [tokenize(review, limit, lower, language) for review in reviews]
+        assert apart(reviews, limit, lower, language) == together
+
+
+RULES = spacy.blank("en").tokenizer.rules.keys()
 
 
 def test_no_rule_of_spacys_splits_plain_letters():
@@ -123,11 +227,8 @@ def test_no_rule_of_spacys_splits_plain_letters():
             assert not any(search(word) for search in searches)
             assert not list(rules.infix_finditer(word))
     for word in set(" ".join(load_reviews()["text"]).split()):
-        if tokens := _plain_tokens(word):
+        if tokens := _plain_tokens(word, RULES):
             assert [token.text for token in rules(word)] == tokens
-
-
-RULES = spacy.blank("en").tokenizer.rules
 
 
 @given(word=st.from_regex("[A-Za-z]+[.,!?;:]?", fullmatch=True))
@@ -139,7 +240,7 @@ RULES = spacy.blank("en").tokenizer.rules
 @example(word="cannots")
 @example(word="good,")
 def test_plain_letters_are_one_token(word, spacy_tokens):
-    tokens = _plain_tokens(word)
+    tokens = _plain_tokens(word, RULES)
     assert tokens in (None, spacy_tokens(word))
     if word.isalpha():
         assert (tokens is None) == (word in RULES)
@@ -151,7 +252,7 @@ def test_words_beyond_those_remembered_are_forgotten(monkeypatch):
     monkeypatch.setattr("selfatt_lib.data.tokens.FEW", 0)
     texts = ["a b c d e f", "b a g", "g :) a b"] * 3
     tokenized = tokenize_all(texts)
-    assert len(_WORDS[True]) < 10
+    assert len(words_of("en", True)) < 10
     found = [[tokenized.words[i] for i in tokenized[n]] for n in range(len(texts))]
     assert found == [tokenize(each) for each in texts]
 
@@ -257,7 +358,7 @@ def meanwhile(event, arguments):
         del sys.modules["torch"]
 sys.addaudithook(meanwhile)
 
-import selfatt_lib.machinery.english
+import selfatt_lib.machinery.languages
 assert "torch" not in sys.modules
 import torch
 assert len(in_thread) == len(sys.argv[1:])
@@ -289,20 +390,20 @@ class Slow:
 sys.meta_path.insert(0, Slow())
 
 texts = ["a good film"] * 30
-thread = threading.Thread(target=tokenize_all, args=(texts,))
+thread = threading.Thread(target=tokenize_all, args=(texts, 100, True, "de"))
 thread.start()
 importing.wait()
 child = os.fork()
 if not child:
     signal.alarm(20)
-    os._exit(len(tokenize_all(texts)))
+    os._exit(len(tokenize_all(texts, 100, True, "de")))
 thread.join()
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-@pytest.mark.parametrize("module", ["pyarrow.compute", "pandas"])
-def test_a_process_forked_while_a_thread_imports_arrow_can_tokenize(module):
+@pytest.mark.parametrize("module", ["pyarrow.compute", "pandas", "spacy.lang.de"])
+def test_a_process_forked_while_a_thread_prepares_to_tokenize_can_tokenize(module):
     quiet = os.environ | {"TQDM_DISABLE": "1"}
     done = run_code(FORKED.format(module=module), env=quiet, timeout=60)
     assert (done.stdout, done.stderr) == ("30\n", "")

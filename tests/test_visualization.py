@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import run_code
 from selfatt_lib.data.tokens import tokenize
-from selfatt_lib.machinery.english import LONGEST_WORD
+from selfatt_lib.machinery.languages import LONGEST_WORD
 from selfatt_lib.visualization import (
     STRONGEST,
     _spans,

@@ -1,5 +1,6 @@
-"""Texts into tokens, with spaCy's English rules."""
+"""Texts into tokens, with spaCy's rules for their language."""
 
+import re
 from array import array
 from dataclasses import dataclass
 from itertools import islice, starmap
@@ -7,17 +8,19 @@ from itertools import islice, starmap
 import numpy as np
 
 from selfatt_lib.machinery import kept
-from selfatt_lib.machinery.english import LONGEST_WORD, tokenizer
+from selfatt_lib.machinery.languages import LONGEST_WORD, has_rules, tokenizer
 from selfatt_lib.machinery.progress import tqdm
 from selfatt_lib.machinery.threads import no_fork, num_threads
 
 CHUNK = 5000  # texts tokenized at a time
 FEW = 20  # fewer are faster tokenized one by one
+# Where texts are not split at spaces: 300 characters, or fewer up to a space
+PIECE = re.compile(r"\S.{,299}(?!\S)|\S{300}", re.DOTALL)
 WORTH_KEEPING = 5_000  # fewer are tokenized in less than a second
 
 
-def tokenize(text, max_tokens=None, lower=True):
-    """Split a text into words and punctuation with spaCy's English rules.
+def tokenize(text, max_tokens=None, lower=True, language="en"):
+    """Split a text into words and punctuation with spaCy's rules.
 
     Parameters
     ----------
@@ -28,22 +31,39 @@ def tokenize(text, max_tokens=None, lower=True):
     lower : bool, default True
         Lower-case the tokens. GloVe 6B knows lower case only: to it, the tutorial's
         "This" was an unknown word.
+    language : str, default "en"
+        Whose rules: spaCy's code of a language, such as "de", or "xx" for any. "zh"
+        splits Chinese into characters; "ja", "ko", "th" and "vi" need packages of
+        their own.
 
     Returns
     -------
     list of str
         Without white space. Of a word of more than 300 characters, only the first 300
-        are read.
+        are read, if the language puts spaces between words.
+
+    Raises
+    ------
+    ValueError
+        spaCy has no such language.
+    ImportError
+        The language needs another package.
 
     Examples
     --------
     >>> tokenize("This movie isn't bad!")
     ['this', 'movie', 'is', "n't", 'bad', '!']
     """
-    # A word is one token or more, so no more words are needed than tokens.
-    words = text.split(None, -1 if max_tokens is None else max_tokens)
-    start = " ".join(word[:LONGEST_WORD] for word in words[:max_tokens])
-    tokens = [token.text for token in tokenizer(start)[:max_tokens]]
+    split = tokenizer(language)
+    if has_rules(split):
+        # A word is one token or more, so no more words are needed than tokens.
+        words = text.split(None, -1 if max_tokens is None else max_tokens)
+        start = " ".join(word[:LONGEST_WORD] for word in words[:max_tokens])
+        tokens = [token.text for token in split(start)[:max_tokens]]
+    else:
+        found = (token for piece in PIECE.finditer(text) for token in split(piece[0]))
+        words = (token.text for token in found if not token.is_space)
+        tokens = list(islice(words, max_tokens))
     return [token.lower() for token in tokens] if lower else tokens
 
 
@@ -94,14 +114,14 @@ class TokenizedTexts:
         return TokenizedTexts(vocab.idx_to_token, numbers[self.ids], self.offsets)
 
 
-def tokenize_all(texts, max_tokens=100, lower=True):
+def tokenize_all(texts, max_tokens=100, lower=True, language="en"):
     """Tokenize many texts, a few thousand at a time.
 
     Parameters
     ----------
     texts : iterable of str
         They are taken a few at a time and not kept.
-    max_tokens, lower
+    max_tokens, lower, language
         As in `tokenize`.
 
     Returns
@@ -112,14 +132,17 @@ def tokenize_all(texts, max_tokens=100, lower=True):
     size = len(texts) if hasattr(texts, "__len__") else None
     if size is not None and size < FEW:
         return TokenizedTexts.from_lists(
-            [tokenize(t, max_tokens, lower) for t in texts]
+            [tokenize(t, max_tokens, lower, language) for t in texts]
         )
+    settings = max_tokens, lower, language
     with no_fork:
         import joblib
 
         from selfatt_lib.machinery.words import tokenize_chunk
-    chunks = ((chunk, max_tokens, lower, tokenize) for chunk in _chunks(texts))
-    if size is None or size > CHUNK:
+    chunks = ((chunk, *settings, tokenize) for chunk in _chunks(texts))
+    if not has_rules(tokenizer(language)):
+        tokenized = (_one_by_one(chunk, *settings) for chunk in _chunks(texts))
+    elif size is None or size > CHUNK:
         in_threads = joblib.Parallel(num_threads(), "threading", return_as="generator")
         tokenized = in_threads(joblib.delayed(tokenize_chunk)(*c) for c in chunks)
     else:
@@ -140,13 +163,19 @@ def tokenize_all(texts, max_tokens=100, lower=True):
     return TokenizedTexts(list(index), np.frombuffer(ids, np.int32), offsets)
 
 
+def _one_by_one(texts, *settings):
+    """Return what `tokenize_chunk` does, in a language without rules for its words."""
+    tokenized = TokenizedTexts.from_lists([tokenize(t, *settings) for t in texts])
+    return tokenized.words, tokenized.ids, tokenized.lengths
+
+
 def _chunks(texts):
     texts = iter(texts)
     while chunk := list(islice(texts, CHUNK)):
         yield chunk
 
 
-def tokenize_kept(texts, max_tokens=100, lower=True):
+def tokenize_kept(texts, max_tokens=100, lower=True, language="en"):
     """Return what `tokenize_all` returns, from disk if it was tokenized before.
 
     These very texts, with these settings, in ``tokenized/`` of `cache_dir`.
@@ -154,7 +183,7 @@ def tokenize_kept(texts, max_tokens=100, lower=True):
     Parameters
     ----------
     texts : sequence of str
-    max_tokens, lower
+    max_tokens, lower, language
         As in `tokenize_all`.
 
     Returns
@@ -162,11 +191,11 @@ def tokenize_kept(texts, max_tokens=100, lower=True):
     TokenizedTexts
     """
     if len(texts) < WORTH_KEEPING:
-        return tokenize_all(texts, max_tokens, lower)
-    path = kept.path_of(texts, max_tokens, lower)
+        return tokenize_all(texts, max_tokens, lower, language)
+    path = kept.path_of(texts, max_tokens, lower, language)
     if found := kept.read(path):
         return TokenizedTexts(*found)
-    tokenized = tokenize_all(texts, max_tokens, lower)
+    tokenized = tokenize_all(texts, max_tokens, lower, language)
     kept.write(path, tokenized.words, tokenized.ids, tokenized.offsets)
     return tokenized
 

@@ -10,7 +10,7 @@
 `lstm`       the bidirectional LSTM on a CPU, compiled
 `openmp`     processes that are forked while PyTorch computes
 `threads`    how many compute, and what they must not be forked in the middle of
-`english`    spaCy's tokenizer for English
+`languages`  spaCy's tokenizers
 `words`      many texts through it, each word once
 `kept`       tokenized corpora on disk
 `devices`    what the name of a device means

@@ -1,57 +1,60 @@
 """Many texts through spaCy's tokenizer at once, each word once: for `data.tokens`."""
 
-from functools import cache, lru_cache
+from functools import cache
 from itertools import pairwise, product
 from threading import RLock
 
 import numpy as np
 
-from selfatt_lib.machinery.english import LONGEST_WORD, rules, tokenizer, with_cases
+from selfatt_lib.machinery.languages import LONGEST_WORD, tokenizer, with_cases
 from selfatt_lib.machinery.threads import hold_at_fork, no_fork
 
 DISTINCT_WORDS = 500_000  # words whose tokens are remembered
 
-# spaCy joins tokens that make up a special case, such as ":" and ")", even across white
-# space, now and then. Where that can happen, two words must not be tokenized apart: the
-# last token of the one and the first of the other stand side by side in a special case.
-_plain = with_cases(None)
-_cases = frozenset(rules)
-_joined = {
-    (one.text, other.text)
-    for case in map(_plain, _cases)
-    for one, other in pairwise(case)
-}
-_before, _after = map(frozenset, zip(*_joined))
-_ENDS, _STARTS = map(tuple, (_before, _after))
+
+def _starts(word):
+    return (word[:end] for end in range(1, len(word) + 1))
 
 
-@lru_cache(DISTINCT_WORDS)
-def _edges(word):
-    """Return what can be a word's first token and its last, with and without cases."""
-    split = [[token.text for token in split(word)] for split in (tokenizer, _plain)]
-    return {tokens[0] for tokens in split}, {tokens[-1] for tokens in split}
+def _ends(word):
+    return (word[start:] for start in range(len(word)))
 
 
-def _may_join(before, after):
-    return not _joined.isdisjoint(product(_edges(before)[1], _edges(after)[0]))
+def _plain_tokens(word, cases):
+    """Return the tokens of a word of plain letters with one mark or none, or None.
 
-
-def _plain_tokens(word):
-    """Return the tokens of a word of plain letters with one mark or none, or None."""
+    By the rules for English, which have these special cases.
+    """
     has_mark = word.endswith((",", "!", "?", ";", ":")) or (
         word.endswith(".") and word[-2:-1].islower()
     )
     letters, *mark = (word[:-1], word[-1]) if has_mark else (word,)
-    if not (letters.isascii() and letters.isalpha()) or {word, letters} & _cases:
+    if not (letters.isascii() and letters.isalpha()) or {word, letters} & cases:
         return None
     return [letters, *mark]
 
 
 class _Words(dict):
-    """The tokens of each word, as numbers; `numbers` has each token's."""
+    """The tokens of each word, as numbers; `numbers` has each token's.
 
-    def __init__(self, lower):
-        self.lower, self.lock = lower, RLock()
+    spaCy joins tokens that make up a special case, such as ":" and ")", even across
+    white space, now and then. Where that can happen, two words must not be tokenized
+    apart: the end of the one and the start of the other may be tokens that stand side
+    by side in a special case.
+    """
+
+    def __init__(self, language, lower):
+        self.language, self.lower, self.lock = language, lower, RLock()
+        self.tokenizer = tokenizer(language)
+        self.cases = frozenset(self.tokenizer.rules)
+        plain = with_cases(self.tokenizer, None)
+        self.joined = {
+            (one.text, other.text)
+            for case in map(plain, self.cases)
+            for one, other in pairwise(case)
+        }
+        self.before = {one for one, _ in self.joined}
+        self.after = {other for _, other in self.joined}
         self.forget()
 
     def forget(self):
@@ -70,19 +73,23 @@ class _Words(dict):
     def __missing__(self, word):
         if len(word) > LONGEST_WORD:  # not worth remembering
             return ()
-        tokens = _plain_tokens(word)
+        tokens = _plain_tokens(word, self.cases) if self.language == "en" else None
         if tokens:
-            starts, ends = tokens[0] in _after, tokens[-1] in _before
+            starts, ends = tokens[0] in self.after, tokens[-1] in self.before
         else:
-            tokens = [token.text for token in tokenizer(word)]
-            starts = word.startswith(_STARTS) and not _after.isdisjoint(_edges(word)[0])
-            ends = word.endswith(_ENDS)
+            tokens = [token.text for token in self.tokenizer(word)]
+            starts = not self.after.isdisjoint(_starts(word))
+            ends = not self.before.isdisjoint(_ends(word))
         if starts:
             self.starts.add(word)
         if ends:
             self.ends.add(word)
         self[word] = self.number(tokens)
         return self[word]
+
+    def _may_join(self, before, after):
+        ends, starts = self.before & {*_ends(before)}, self.after & {*_starts(after)}
+        return not self.joined.isdisjoint(product(ends, starts))
 
     def apart(self, words, distinct):
         """Return the places of words that must not be tokenized without their text.
@@ -100,14 +107,22 @@ class _Words(dict):
         may_join = [
             place
             for place in np.flatnonzero(ends[words[:-1]] & starts[words[1:]])
-            if _may_join(distinct[words[place]], distinct[words[place + 1]])
+            if self._may_join(distinct[words[place]], distinct[words[place + 1]])
         ]
         return may_join + np.flatnonzero(is_long[words]).tolist()
 
 
-_WORDS = {lower: _Words(lower) for lower in (True, False)}
-for _words in _WORDS.values():  # a forked process gets them whole, and unlocked
-    hold_at_fork(_words.lock)
+@cache
+def _words(language, lower):
+    words = _Words(language, lower)
+    hold_at_fork(words.lock)  # a forked process gets them whole, and unlocked
+    return words
+
+
+def words_of(language, lower):
+    """Return the words of a language that are known so far: one _Words for all."""
+    with no_fork:
+        return _words(language, lower)
 
 
 @cache
@@ -124,7 +139,7 @@ def _arrow():
     return pa, pc
 
 
-def tokenize_chunk(texts, max_tokens, lower, tokenize):
+def tokenize_chunk(texts, max_tokens, lower, language, tokenize):
     """Return the distinct tokens of texts, the number of each token, each text's count.
 
     `tokenize` is for texts whose words cannot be tokenized apart. Arrow splits and
@@ -141,7 +156,7 @@ def tokenize_chunk(texts, max_tokens, lower, tokenize):
     numbered = split.flatten().dictionary_encode()
     words = numbered.indices.to_numpy().copy()
     distinct = numbered.dictionary.to_pylist()
-    known = _WORDS[lower]
+    known = words_of(language, lower)
     with known.lock:
         if len(known) > DISTINCT_WORDS:
             known.forget()
@@ -153,7 +168,8 @@ def tokenize_chunk(texts, max_tokens, lower, tokenize):
             first, last = spans[number], spans[number + 1]
             words[first:last] = len(distinct)
             words[first] = len(tokens)
-            tokens.append(known.number(tokenize(texts[number], max_tokens, lower)))
+            together = tokenize(texts[number], max_tokens, lower, language)
+            tokens.append(known.number(together))
         all_tokens = list(known.numbers)
     of_words = pa.array(tokens, pa.list_(pa.int32())).take(pa.array(words))
     starts = of_words.offsets.to_numpy()[spans]
