@@ -36,7 +36,7 @@ Text = Annotated[
     ),
 ]
 TextOrNone = Annotated[
-    str | None, Field(pattern=r"\S", description="a text that is not empty, or None")
+    Text | None, Field(description="a text that is not empty, or None")
 ]
 Part = Annotated[
     Annotated[int, Field(ge=1, le=LARGEST)] | Annotated[float, Field(gt=0, lt=1)],
@@ -67,7 +67,6 @@ Names = Annotated[
     Field(description="None or a list with the name of each column"),
 ]
 Invalid = Literal["raise", "skip"]
-Embedding = Literal["glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d"]
 Pooling = Literal["flatten", "mean", "prune"]
 PenaltyForm = Literal["squared", "norm", "mean_squared"]
 EngineName = Literal["auto", "mxnet", "pytorch"]
@@ -76,7 +75,7 @@ Precision = Literal["float32", "bfloat16"]
 
 READING = ("text_column", "label_column", "columns", "encoding")
 OF_TEXTS = ("labels", "columns")  # lists of them
-READING += ("labels", "bins", "on_invalid")
+READING += ("labels", "bins", "on_invalid", "unescape_html")
 
 
 class ModelSettings(Settings):
@@ -125,7 +124,8 @@ class TrainingConfig(Settings):
     ValueError: epochs must be a whole number of at least 1; got 0
     """
 
-    # Data: see `load_reviews`, `split_reviews`, `tokenize`, `build_vocab`, `load_glove`
+    # Data: see `load_reviews`, `split_reviews`, `tokenize`, `build_vocab`,
+    # `load_vectors`
     dataset: Text = "review-snippets"
     text_column: TextOrNone = None  # None: the one with a usual name
     label_column: TextOrNone = None
@@ -134,6 +134,8 @@ class TrainingConfig(Settings):
     labels: Labels = None  # None: all that occur, sorted
     bins: Bins = None  # edges, to cut numbers into classes
     on_invalid: Invalid = "raise"  # "skip" leaves wrong rows out
+    unescape_html: Flag = False
+    language: Text = "en"
     train_size: WholeOrNone = None  # None: all that are left
     valid_size: Part = 0.1  # the best epoch is chosen on these
     test_size: Part = 0.1  # and scored on these
@@ -142,7 +144,8 @@ class TrainingConfig(Settings):
     max_tokens: Whole = 100
     lower: Flag = True
     vocab_size: Whole = 10_000
-    embedding: Embedding = "glove.6B.50d"
+    embedding: TextOrNone = "glove.6B.50d"
+    embedding_size: WholeOrNone = None  # for embedding=None only
     train_embedding: Flag = True
 
     # Model: see `SelfAttentiveBiLSTM`
@@ -196,6 +199,12 @@ class TrainingConfig(Settings):
                 f"valid_size and test_size leave nothing to train on: {room:g} of all"
             )
         check_engine(self.engine, self.device, self.precision)
+        if self.embedding is not None and self.embedding_size is not None:
+            raise ValueError(
+                "embedding_size is for embedding=None, random vectors; those of "
+                f"{self.embedding!r} have the size that they have. Got embedding_size="
+                f"{self.embedding_size}: leave it out, or set embedding=None."
+            )
         return self
 
     @field_validator("*", mode="before")

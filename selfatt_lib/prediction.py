@@ -7,7 +7,12 @@ import numpy as np
 
 from selfatt_lib import engines, reference
 from selfatt_lib.data.batches import Batches
-from selfatt_lib.data.tokens import TokenizedTexts, is_unicode, tokenize_all
+from selfatt_lib.data.tokens import (
+    TokenizedTexts,
+    is_unicode,
+    plain_text,
+    tokenize_all,
+)
 from selfatt_lib.data.vocabulary import Vocabulary
 from selfatt_lib.labels import are_stars, listed
 from selfatt_lib.machinery.places import locate
@@ -25,6 +30,7 @@ class Prediction:
     Attributes
     ----------
     text : str
+        As it was given; without HTML if the model was trained so.
     label : int, float or str
         The most probable.
     labels : list
@@ -82,6 +88,10 @@ class Classifier:
     lower : bool, default True
     device : str, default "auto"
         As in `engines.choose`; of several, the first predicts.
+    language : str, default "en"
+        As in `tokenize`.
+    unescape_html : bool, default False
+        Undo HTML in the texts, as `plain_text` does.
 
     Examples
     --------
@@ -100,10 +110,14 @@ class Classifier:
         max_tokens=100,
         lower=True,
         device="auto",
+        language="en",
+        unescape_html=False,
     ):
         self.weights, self.vocab, self.settings = weights, vocab, settings
         self.labels = labels
-        self.max_tokens, self.lower, self.device = max_tokens, lower, device
+        self.max_tokens, self.device = max_tokens, device
+        self.reading = max_tokens, lower, language
+        self.unescape_html = unescape_html
         self._forward, self._engine = self._numpy, None
         one_thread_for_blas()
         if device not in ("auto", "cpu"):
@@ -143,9 +157,10 @@ class Classifier:
                 f"the run in {str(run_dir)!r} cannot be used: {error}. Copy the whole "
                 "of it again, or train it anew."
             ) from error
-        reading = settings.training.max_tokens, settings.training.lower
+        reading = ("max_tokens", "lower", "language", "unescape_html")
+        reading = {name: getattr(settings.training, name) for name in reading}
         model = weights, Vocabulary(words), settings.model, settings.labels
-        return cls(*model, *reading, device)
+        return cls(*model, device=device, **reading)
 
     def predict(self, texts, batch_size=64, on_invalid="raise"):
         """Predict the labels of texts.
@@ -175,7 +190,7 @@ class Classifier:
         """
         texts = self._checked(texts, on_invalid)
         chosen = [text for text in texts if text is not None]
-        tokenized = tokenize_all(chosen, self.max_tokens, self.lower)
+        tokenized = tokenize_all(chosen, *self.reading)
         found = iter(self._predictions(chosen, tokenized, batch_size))
         return [text and next(found) for text in texts]
 
@@ -190,6 +205,10 @@ class Classifier:
                 f"on_invalid must be 'raise' or 'skip'; got {on_invalid!r}"
             )
         texts = list(texts)
+        if self.unescape_html:
+            texts = [
+                plain_text(each) if isinstance(each, str) else each for each in texts
+            ]
         for place, text in enumerate(texts):
             error = _why_invalid(text)
             if error and on_invalid == "raise":
@@ -259,7 +278,7 @@ class Classifier:
             As in `predict`.
         """
         texts = self._checked(texts)
-        tokenized = tokenize_all(texts, self.max_tokens, self.lower)
+        tokenized = tokenize_all(texts, *self.reading)
         shape = len(texts), self.settings.attention_hops, 2 * self.settings.hidden_size
         embeddings = np.empty(shape, np.float32)
         for numbers, (_, _, embedding) in self._computed(tokenized, batch_size):

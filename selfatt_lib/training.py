@@ -10,16 +10,23 @@ from selfatt_lib import engines
 from selfatt_lib.data.batches import Batches
 from selfatt_lib.data.sources import load_reviews
 from selfatt_lib.data.split import split_reviews
-from selfatt_lib.data.tokens import TokenizedTexts, clipped_share, tokenize_kept
-from selfatt_lib.data.vectors import load_glove
+from selfatt_lib.data.tokens import (
+    TokenizedTexts,
+    tokenize,
+    tokenize_kept,
+    warn_of_clipping,
+)
+from selfatt_lib.data.vectors import (
+    check_embedding,
+    load_vectors,
+    warn_of_low_coverage,
+)
 from selfatt_lib.data.vocabulary import Vocabulary, build_vocab
 from selfatt_lib.labels import class_numbers
 from selfatt_lib.machinery.recording import Tally, in_background, recording
 from selfatt_lib.reference import class_weights
 from selfatt_lib.results import baselines, scores, write_metrics
 from selfatt_lib.run import RunDirectory, best, fingerprint
-
-WORTH_A_WARNING = 0.05  # of the tokens, not read
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Corpus:
     vocab : Vocabulary
         Of the training reviews.
     vectors : ndarray of float32, shape (words, E)
-        GloVe's vector of each word, zeros where it has none.
+        The vector of each word, zeros where it has none.
     train_batches, valid_batches, test_batches : Batches
     """
 
@@ -79,33 +86,35 @@ def prepare(config, reviews=None):
 
     Raises
     ------
-    FileNotFoundError, ValueError, RuntimeError
-        As `load_reviews`, `split_reviews` and `load_glove` do; or all training reviews
-        have one label.
+    FileNotFoundError, ValueError, RuntimeError, ImportError
+        As `load_reviews`, `split_reviews`, `tokenize` and `load_vectors` do; the last
+        two before the reviews are read, where that can be. ValueError: all training
+        reviews have one label.
     """
+    tokenize("", language=config.language)  # an error comes before the work
+    check_embedding(config.embedding)
     parts = _parts(config, reviews)
     labels = config.class_names or sorted({*parts[0]["label"], *parts[1]["label"]})
     numbers = [class_numbers(part["label"], labels) for part in parts]
-    if len({*numbers[0]}) < 2:
-        raise ValueError(
-            f"all {len(numbers[0]):,} training reviews have the label "
-            f"{labels[numbers[0][0]]!r}; a classifier needs two labels or more"
-        )
-    reading = config.max_tokens, config.lower
-    clipped = clipped_share(parts[0]["text"], *reading)
-    if clipped > WORTH_A_WARNING:
-        warnings.warn(
-            f"max_tokens={config.max_tokens} cuts off {clipped:.0%} of the training "
-            "reviews' tokens; with more of them a model often does better (see "
-            "book/parameters/reviews.yaml)",
-            stacklevel=2,
-        )
+    _refuse_one_label(labels, numbers[0])
+    reading = config.max_tokens, config.lower, config.language
     tokens = [tokenize_kept(part["text"], *reading) for part in parts]
+    clipped = warn_of_clipping(parts[0]["text"], *reading)
     vocab = build_vocab(tokens[0], config.vocab_size)
-    vectors = load_glove(config.embedding, vocab.idx_to_token)
+    chosen = config.embedding, vocab.idx_to_token, config.embedding_size, config.seed
+    vectors = load_vectors(*chosen)
+    warn_of_low_coverage(tokens[0], vocab, vectors)
     bucketing = config.batch_size, config.num_buckets, config.bucket_ratio
     batches = [Batches(*part, vocab, *bucketing) for part in zip(tokens, numbers)]
     return Corpus(labels, *parts, *tokens, clipped, vocab, vectors, *batches)
+
+
+def _refuse_one_label(labels, numbers):
+    if len({*numbers}) < 2:
+        raise ValueError(
+            f"all {len(numbers):,} training reviews have the label "
+            f"{labels[numbers[0]]!r}; a classifier needs two labels or more"
+        )
 
 
 def _parts(config, reviews):

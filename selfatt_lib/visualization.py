@@ -219,6 +219,9 @@ def _spans(text, tokens):
     after the other, but for the end of a very long word.
     """
     longest = max(LONGEST_WORD, *map(len, tokens))  # a user's own token is read whole
+    letters = "".join(word[:longest] for word in text.split())
+    if not letters.casefold().startswith("".join("".join(tokens).split()).casefold()):
+        longest = None  # all is read in a language that puts no spaces between words
     words = (range(*word.span())[:longest] for word in re.finditer(r"\S+", text))
     read = chain.from_iterable(words)
     for token in map("".join, map(str.split, tokens)):

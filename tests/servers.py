@@ -71,7 +71,7 @@ def glove_archive():
 
 
 def use_glove(monkeypatch, address, archive):
-    """Let `load_glove` download this archive from this address."""
+    """Let `load_vectors` download this archive from this address."""
     registry = {"glove.6B.zip": f"sha256:{sha256(archive)}"}
     source = {"base_url": f"{address}/", "registry": registry}
     monkeypatch.setattr(vectors, "GLOVE_ARCHIVE", source)

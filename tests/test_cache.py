@@ -23,7 +23,7 @@ from servers import glove_archive, serve, sha256, use_glove
 
 from selfatt_lib.data import sources
 from selfatt_lib.data.sources import load_reviews
-from selfatt_lib.data.vectors import load_glove
+from selfatt_lib.data.vectors import load_vectors
 from selfatt_lib.machinery import places
 
 pytestmark = pytest.mark.usefixtures("only_own_index")
@@ -69,8 +69,8 @@ def load_snippets():
     return reviews["text"].tolist(), reviews["stars"].tolist()
 
 
-def load_vectors():
-    return load_glove("glove.6B.100d", ["movie", "café"])[:, 0].tolist()
+def load_glove():
+    return load_vectors("glove.6B.100d", ["movie", "café"])[:, 0].tolist()
 
 
 def load_yelp():
@@ -121,7 +121,7 @@ def glove_served(monkeypatch, send):
     with sender(content, send) as (address, downloads):
         use_glove(monkeypatch, address, content)
         yield SimpleNamespace(
-            load=load_vectors,
+            load=load_glove,
             expected=[2.0, 3.0],
             file="glove.6B.zip",
             downloads=downloads,

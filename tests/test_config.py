@@ -38,9 +38,15 @@ from selfatt_lib.config import ModelSettings, TrainingConfig
             {"clip_norm": float("inf")},
             "clip_norm must be a number above 0 or None; got inf",
         ),
+        ({"embedding": " "}, "embedding must be a text that is not empty, or None"),
+        ({"embedding": 50}, "embedding must be a text .*, or None; got 50"),
         (
-            {"embedding": "word2vec"},
-            "embedding must be one of 'glove.6B.50d', .*; got 'word2vec'",
+            {"embedding_size": 100},
+            "embedding_size is for embedding=None, .* those of 'glove.6B.50d' have",
+        ),
+        (
+            {"embedding": None, "embedding_size": 0},
+            "embedding_size must be a whole number of at least 1 or None; got 0",
         ),
         ({"lower": "yes"}, "lower must be True or False; got 'yes'"),
         (
@@ -91,6 +97,9 @@ def test_an_impossible_parameter_is_refused_by_name(parameters, message):
         ("dropout", np.float64(0.25), 0.25),
         ("lower", np.bool_(False), False),
         ("dataset", Path("my reviews.csv"), "my reviews.csv"),
+        ("embedding", Path("my.vec.gz"), "my.vec.gz"),
+        ("embedding", "None", None),
+        ("embedding", "null", None),
         ("run_dir", Path("runs") / "2024", str(Path("runs/2024"))),
         ("run_dir", "2024", "2024"),
         ("run_dir", "null", "null"),

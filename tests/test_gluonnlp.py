@@ -14,7 +14,7 @@ from benchmarks.harness import run_afresh
 from benchmarks.reviews import Reviews
 from selfatt_lib.data.batches import bucket_sampler
 from selfatt_lib.data.tokens import TokenizedTexts
-from selfatt_lib.data.vectors import load_glove
+from selfatt_lib.data.vectors import load_vectors
 from selfatt_lib.data.vocabulary import Vocabulary, build_vocab
 from selfatt_lib.machinery.runtime import nlp
 
@@ -42,7 +42,7 @@ def test_words_have_the_vectors_that_gluonnlp_reads(cache, monkeypatch, tmp_path
     archive, words = glove_archive(), ["<unk>", "movie", "café", "unheard", "the"]
     with serve(lambda *_: (200, {}, archive)) as (address, _):
         use_glove(monkeypatch, address, archive)
-        found = load_glove("glove.6B.100d", words)
+        found = load_vectors("glove.6B.100d", words)
     (tmp_path / "glove.txt").write_bytes(glove_text())
     embedding = nlp.embedding.TokenEmbedding.from_file(str(tmp_path / "glove.txt"))
     np.testing.assert_array_equal(found, embedding[words].asnumpy())

@@ -66,21 +66,33 @@ def test_a_prediction_is_complete(classifier, trained):
 @pytest.mark.filterwarnings("ignore:max_tokens=5 cuts off")
 def test_texts_are_read_as_in_training(tmp_path):
     reviews = make_reviews(100).assign(text=lambda table: table["text"].str.title())
-    fit(
-        prepare(
-            tmp_path / "run",
-            reviews,
-            valid_size=20,
-            epochs=1,
-            lower=False,
-            max_tokens=5,
-        )
-    )
+    reading = {"lower": False, "max_tokens": 5, "embedding": None}
+    fit(prepare(tmp_path / "run", reviews, valid_size=20, epochs=1, **reading))
     prediction = Classifier.load(tmp_path / "run").predict(
         ["The Film was Superb and Perfect"]
     )[0]
     assert prediction.tokens == ["The", "Film", "was", "Superb", "and"]
     assert prediction.known.tolist() == [True, True, False, True, False]
+
+
+def test_language_and_html_are_those_of_training(tmp_path):
+    reviews = make_reviews(80).assign(text="电影 " + make_reviews(80)["text"])
+    reading = {"language": "zh", "unescape_html": True, "embedding": None}
+    fit(prepare(tmp_path / "run", reviews, valid_size=20, epochs=1, **reading))
+    classifier = Classifier.load(tmp_path / "run")
+    text = "好电影 &amp;<br />" + "好" * 400
+    found = classifier.predict([text, "<br>", None], on_invalid="skip")
+    assert found[0].text == "好电影 &\n" + "好" * 400
+    assert found[0].tokens == [*"好电影&", *"好" * 96]
+    assert found[0].known[:3].tolist() == [False, True, True]
+    assert found[0].clipped
+    assert found[1:] == [None, None]
+    with pytest.raises(ValueError, match=r"text 1 of 1 has no word; got '\\n'"):
+        classifier.predict(["<p>"])
+    weights, vocab, settings = classifier.weights, classifier.vocab, classifier.settings
+    as_it_is = Classifier(weights, vocab, settings).predict([text])[0]
+    assert as_it_is.text == text
+    assert as_it_is.tokens[0] == "好电影"
 
 
 @pytest.mark.parametrize("company", [0, 30])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conftest import make_reviews, run_code
 from selfatt_lib.data.sources import load_reviews
-from selfatt_lib.data.tokens import tokenize, tokenize_all
+from selfatt_lib.data.tokens import is_unicode, plain_text, tokenize, tokenize_all
 from selfatt_lib.data.vocabulary import build_vocab
 from selfatt_lib.machinery.languages import tokenizer
 from selfatt_lib.machinery.words import _plain_tokens, tokenize_chunk, words_of
@@ -321,6 +321,32 @@ def test_no_texts_are_no_tokens():
     tokenized = tokenize_all([])
     assert len(tokenized) == len(tokenized.ids) == 0
     assert len(tokenized.encode(build_vocab(tokenized))) == 0
+
+
+# HTML
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("good<br>bad<BR/>so<br />so<br\n/>", "good\nbad\nso\nso\n"),
+        ("<p>one</p><p>two", "\none\n\ntwo"),
+        ("Tom &amp; Jerry &#39;s caf&eacute;&nbsp;&lt;3", "Tom & Jerry 's café\xa0<3"),
+        ("&lt;br&gt; &amp;lt;", "<br> &lt;"),  # once only
+        ("<b>bold</b> <pre>a < b > c</pre> <brave>", None),
+        ("AT&T; R & D &unheard;", None),
+        ("", None),
+    ],
+)
+def test_html_is_undone_but_for_other_tags(html, text):
+    assert plain_text(html) == (html if text is None else text)
+
+
+@given(st.text(st.sampled_from("&#x;<>/brpDd8005 ampltquo") | st.characters()))
+def test_any_text_is_plain_unicode_without_html(text):
+    text = text.encode(errors="replace").decode()
+    assert is_unicode(plain_text(text))
+    assert len(plain_text(text)) <= len(text)
 
 
 # A fresh process

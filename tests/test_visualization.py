@@ -1,3 +1,4 @@
+import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -6,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from accessibility import find
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import run_code
@@ -200,17 +201,24 @@ PARTS = ["\u0130", "can't", ":)", ": )", "(a.b-c)", " ", "\n", "\u03a3"]
 @settings(deadline=None)
 @given(
     st.lists(st.characters(exclude_categories=["Cs"]) | st.sampled_from(PARTS)),
-    st.sampled_from([3, 100]),
+    st.sampled_from([3, 100, 400]),
     st.booleans(),
+    st.sampled_from(["en", "fr", "zh"]),
 )
-def test_every_token_of_any_text_is_found_in_it(parts, max_tokens, lower):
+@example(["好" * 301, "坏", " 坏"], 400, True, "zh")
+@example(["\u03a3" * 301, "\u03b1 ", "\u03a3"], 100, True, "xx")
+@example(["x" * 301, " xx"], 100, True, "en")
+def test_every_token_of_any_text_is_found_in_it(parts, max_tokens, lower, language):
     text = "".join(parts)
-    tokens = tokenize(text, max_tokens, lower)
+    tokens = tokenize(text, max_tokens, lower, language)
     if tokens:
         spans = list(_spans(text, tokens))
         found = ["".join(text[start:end].split()) for start, end in spans]
         assert [each.lower() if lower else each for each in found] == tokens
         assert spans == sorted(spans)
+        if language != "zh":  # a new word begins behind what was not read of a long one
+            starts = {word.start() for word in re.finditer(r"\S+", text)}
+            assert {start for start, _ in spans} >= starts or len(tokens) == max_tokens
 
 
 # Grounds and texts: this page's own and the book's, Jupyter's, VS Code's and Colab's.

@@ -5,7 +5,7 @@ import pytest
 from servers import glove_archive, serve, use_glove
 
 from selfatt_lib.data.tokens import TokenizedTexts, tokenize_all
-from selfatt_lib.data.vectors import load_glove
+from selfatt_lib.data.vectors import load_vectors
 from selfatt_lib.data.vocabulary import build_vocab, coverage
 
 
@@ -31,27 +31,19 @@ def test_glove_knows_lower_case_only():
     )
     shares = []
     for tokenized in (cased, lowered):
-        found = load_glove("glove.6B.50d", tokenized.words).any(axis=1)
+        found = load_vectors("glove.6B.50d", tokenized.words).any(axis=1)
         shares.append(coverage(tokenized, set(np.array(tokenized.words)[found])))
     assert shares == [3 / 5, 1]
 
 
 def test_each_word_has_its_vector_and_those_that_glove_lacks_have_zeros():
     words = ["<unk>", "<pad>", "the", "qqzzx", "movie", "the"]
-    found = load_glove("glove.6B.50d", words)
+    found = load_vectors("glove.6B.50d", words)
     assert found.dtype == np.float32
     assert found.shape == (6, 50)
     assert found[2, :3].tolist() == pytest.approx([0.418, 0.24968, -0.41242])
     assert found.any(axis=1).tolist() == [False, False, True, False, True, True]
     np.testing.assert_array_equal(found[5], found[2])
-
-
-def test_an_unknown_embedding_is_refused_with_the_known_ones():
-    with pytest.raises(
-        ValueError,
-        match=r"embedding must be one of glove.6B.50d, glove.6B.100d.*; got 'word2vec'",
-    ):
-        load_glove("word2vec", ["a"])
 
 
 def test_a_download_that_stops_half_way_is_tried_again(cache, monkeypatch):
@@ -67,7 +59,7 @@ def test_a_download_that_stops_half_way_is_tried_again(cache, monkeypatch):
     with serve(respond) as (address, asked):
         use_glove(monkeypatch, address, archive)
         words = ["<unk>", "movie", "café", "unheard", "the"]
-        found = load_glove("glove.6B.100d", words)
+        found = load_vectors("glove.6B.100d", words)
     assert found.dtype == np.float32
     assert found[:, :2].tolist() == pytest.approx(
         np.array([[0, 0], [2, 2.01], [3, 3.01], [0, 0], [1, 1.01]])
@@ -78,7 +70,7 @@ def test_a_download_that_stops_half_way_is_tried_again(cache, monkeypatch):
         asked,
     ):
         use_glove(monkeypatch, address, archive)
-        load_glove("glove.6B.100d", ["movie"])
+        load_vectors("glove.6B.100d", ["movie"])
     assert asked == []
 
 
@@ -87,6 +79,6 @@ def test_a_download_with_the_wrong_checksum_is_refused_and_not_kept(cache, monke
     with serve(lambda *_: (200, {}, b"something else")) as (address, asked):
         use_glove(monkeypatch, address, glove_archive())
         with pytest.raises(RuntimeError, match=r"glove.6B.100d could not be fetched"):
-            load_glove("glove.6B.100d", ["movie"])
+            load_vectors("glove.6B.100d", ["movie"])
     assert len(asked) == 4  # once, and three times more
     assert [path.suffix for path in cache.iterdir()] == [".lock"]

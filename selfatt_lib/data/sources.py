@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfatt_lib.data.tokens import plain_text
 from selfatt_lib.labels import MOST, label_text, listed
 from selfatt_lib.machinery import readers
 from selfatt_lib.machinery.places import (
@@ -59,6 +60,7 @@ def load_reviews(
     labels=None,
     bins=None,
     on_invalid="raise",
+    unescape_html=False,
 ):
     """Load labelled texts, all or a random sample.
 
@@ -97,6 +99,8 @@ def load_reviews(
     on_invalid : {"raise", "skip"}, default "raise"
         What becomes of a row without a valid label, or whose text is not one: the first
         stops the reading, or they are left out, with a warning that counts them.
+    unescape_html : bool, default False
+        Undo HTML: entities, ``<br>`` and ``<p>``, see `plain_text`.
 
     Returns
     -------
@@ -136,6 +140,8 @@ def load_reviews(
     if on_invalid not in ("raise", "skip"):
         raise ValueError(f"on_invalid must be 'raise' or 'skip'; got {on_invalid!r}")
     chunks = _open_dataset(str(dataset), text_column, label_column, columns, encoding)
+    if unescape_html:
+        chunks = _without_html(chunks)
     names = {} if bins else _named(labels)
     with closing(chunks):
         rng = np.random.default_rng(seed)
@@ -168,6 +174,16 @@ def _open_dataset(dataset, *reading):
     if dataset in known:
         return known[dataset]()
     return readers.read_files(locate(dataset), *reading)
+
+
+def _without_html(chunks):
+    with closing(chunks):
+        for batch, *place in chunks:
+            texts = [text and plain_text(text) for text in batch["text"].to_pylist()]
+            yield (
+                batch.set_column(0, "text", pa.array(texts, pa.large_string())),
+                *place,
+            )
 
 
 def _sample(chunks, size, rng, names, on_invalid):

@@ -1,6 +1,8 @@
 """Texts into tokens, with spaCy's rules for their language."""
 
+import html
 import re
+import warnings
 from array import array
 from dataclasses import dataclass
 from itertools import islice, starmap
@@ -16,6 +18,8 @@ CHUNK = 5000  # texts tokenized at a time
 FEW = 20  # fewer are faster tokenized one by one
 # Where texts are not split at spaces: 300 characters, or fewer up to a space
 PIECE = re.compile(r"\S.{,299}(?!\S)|\S{300}", re.DOTALL)
+BREAK = re.compile(r"<br\s*/?>|</?p>", re.IGNORECASE)
+WORTH_A_WARNING = 0.05  # of the tokens, cut off
 WORTH_KEEPING = 5_000  # fewer are tokenized in less than a second
 
 
@@ -200,10 +204,42 @@ def tokenize_kept(texts, max_tokens=100, lower=True, language="en"):
     return tokenized
 
 
-def clipped_share(texts, max_tokens, lower=True):
-    """Return the share of 1000 texts' tokens that `max_tokens` cuts off: float."""
-    lengths = tokenize_all(list(texts[:1000]), None, lower).lengths
-    return float(1 - np.minimum(lengths, max_tokens).sum() / lengths.sum())
+def warn_of_clipping(texts, max_tokens, lower=True, language="en"):
+    """Return the share of 1000 texts' tokens that `max_tokens` cuts off: float.
+
+    Warn if it is more than a twentieth.
+    """
+    lengths = tokenize_all(list(texts[:1000]), None, lower, language).lengths
+    share = float(1 - np.minimum(lengths, max_tokens).sum() / lengths.sum())
+    if share > WORTH_A_WARNING:
+        warnings.warn(
+            f"max_tokens={max_tokens} cuts off {share:.0%} of the training reviews' "
+            "tokens; with more of them a model often does better: see "
+            "book/parameters/reviews.yaml",
+            stacklevel=3,
+        )
+    return share
+
+
+def plain_text(text):
+    """Undo HTML in a text: entities, ``<br>`` and ``<p>``.
+
+    The two, and ``</p>``, become new lines. Other tags stay as they are.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> plain_text("Tom &amp; Jerry<br />Caf&eacute; <b>&lt;3</b>")
+    'Tom & Jerry\\nCafé <b><3</b>'
+    """
+    return html.unescape(BREAK.sub("\n", text))
 
 
 def is_unicode(text):
