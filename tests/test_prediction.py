@@ -90,7 +90,7 @@ def test_language_and_html_are_those_of_training(tmp_path):
     with pytest.raises(ValueError, match=r"text 1 of 1 has no word; got '\\n'"):
         classifier.predict(["<p>"])
     weights, vocab, settings = classifier.weights, classifier.vocab, classifier.settings
-    as_it_is = Classifier(weights, vocab, settings).predict([text])[0]
+    as_it_is = Classifier(weights, vocab, settings, [1, 2, 3, 4, 5]).predict([text])[0]
     assert as_it_is.text == text
     assert as_it_is.tokens[0] == "好电影"
 
