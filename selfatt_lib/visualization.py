@@ -9,14 +9,19 @@ from itertools import chain
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 
+from selfatt_lib.labels import are_stars, shown
 from selfatt_lib.machinery.languages import LONGEST_WORD
 
 # Readable in print, in dark mode, and to colour-blind readers: one hue that only
 # changes in lightness, and two far apart.
 SEQUENTIAL = "Blues"
-TRAIN, HELD_OUT = "#0072B2", "#D55E00"
+TRAIN, VALID = "#0072B2", "#D55E00"
+
+MOST_COUNTS = 15  # in a row of a picture
+LARGEST_SIDE = 10  # of a confusion matrix, in inches
 
 # Words keep the colour of the text around them, which is not known here: dark on
 # light, or light on dark. A ground with this much of the orange in it is at least 4.5:1
@@ -113,12 +118,11 @@ def attention_heatmap(attention, tokens, ax=None):
         cmap=SEQUENTIAL,
         vmin=0,
         vmax=1,
-        annot=len(tokens) <= 15,
+        annot=len(tokens) <= MOST_COUNTS,
         fmt=".2f",
         annot_kws={"size": 8},
         linewidths=0.5,
-        # a dollar sign would begin mathematics
-        xticklabels=[token.replace("$", r"\$") for token in tokens],
+        xticklabels=[_in_picture(token) for token in tokens],
         yticklabels=[f"hop {hop}" for hop in range(1, hops + 1)],
         cbar_kws={"label": "attention"},
     )
@@ -127,16 +131,25 @@ def attention_heatmap(attention, tokens, ax=None):
     return ax
 
 
-def attention_html(predictions, stars=None, title="Where the model looked", page=True):
+def _in_picture(text, longest=24):
+    """Return a text as matplotlib can draw it: short, and nothing to interpret."""
+    if len(text) > longest:  # often it is the ends by which names differ
+        text = f"{text[: longest // 2]}…{text[-(longest // 2 - 1) :]}"
+    text = text.encode("utf-8", "replace").decode("utf-8")  # half a character
+    text = "".join(char if char.isprintable() else " " for char in text)
+    return text.replace("$", r"\$")  # which would begin mathematics
+
+
+def attention_html(predictions, labels=None, title="Where the model looked", page=True):
     """Shade the words of reviews by attention, summed over the hops and hop by hop.
 
     Parameters
     ----------
     predictions : list of Prediction
-        Anything with ``stars``, ``probabilities``, ``text``, ``tokens``, ``known``,
-        ``attention`` and ``clipped``.
-    stars : sequence of int, optional
-        The stars that the reviewers gave.
+        Anything with ``label``, ``labels``, ``probabilities``, ``text``, ``tokens``,
+        ``known``, ``attention`` and ``clipped``.
+    labels : sequence, optional
+        The labels that were given to the reviews, in the order of the predictions.
     title : str
     page : bool, default True
         A whole document, or False for a part that a notebook shows.
@@ -149,19 +162,19 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
         escaped; half a character becomes a question mark.
     """
     articles = []
-    for prediction, star in zip(
-        predictions, [None] * len(predictions) if stars is None else stars, strict=True
-    ):
-        given = "" if star is None else f" · given: {_stars(star)}"
-        probability = prediction.probabilities[prediction.stars - 1]
+    if labels is None:
+        labels = [None] * len(predictions)
+    for prediction, label in zip(predictions, labels, strict=True):
+        known = prediction.labels
+        given = "" if label is None else f" · given: {_label(label, known)}"
         hops = "".join(
             f'<p><span class="hop">hop {hop}</span> '
             f"{_shaded(prediction, weights, '[…]')}</p>"
             for hop, weights in enumerate(prediction.attention, 1)
         )
         articles.append(
-            f"<article><h2>predicted: {_stars(prediction.stars)} "
-            f"with probability {probability:.2f}{given}</h2>"
+            f"<article><h2>predicted: {_label(prediction.label, known)} "
+            f"with probability {prediction.probabilities.max():.2f}{given}</h2>"
             f"<p>{_shaded(prediction, prediction.attention.sum(axis=0))}</p>"
             f"{_note(prediction)}"
             f"<details><summary>hop by hop</summary>{hops}</details></article>"
@@ -172,10 +185,11 @@ def attention_html(predictions, stars=None, title="Where the model looked", page
     return html.encode("utf-8", "replace").decode("utf-8")
 
 
-def _stars(stars):
-    stars = int(stars)
-    label = f'role="img" aria-label="{stars} of 5 stars"'
-    return f"<span {label}>{'★' * stars}{'☆' * (5 - stars)}</span>"
+def _label(label, labels):
+    if not are_stars(labels):
+        return f"<bdi>{escape(str(label))}</bdi>"  # a name may run from right to left
+    said = f'role="img" aria-label="{label} of 5 stars"'
+    return f"<span {said}>{shown(label, labels)}</span>"
 
 
 def _note(prediction):
@@ -260,7 +274,10 @@ def _space(text):
 
 
 def plot_history(history):
-    """Draw loss and accuracy by epoch, in training and on the held-out reviews.
+    """Draw loss and accuracy by epoch, in training and on the validation reviews.
+
+    The epoch with the best accuracy on these is the one that is kept. The score of a
+    run is that of other reviews, the test ones, and no point of these curves.
 
     Parameters
     ----------
@@ -275,7 +292,7 @@ def plot_history(history):
     for ax, quantity in zip(axes, ("loss", "accuracy")):
         for part, label, style, color in (
             ("train", "training", "o-", TRAIN),
-            ("valid", "held out", "s--", HELD_OUT),
+            ("valid", "validation", "s--", VALID),
         ):
             values = history[f"{part}_{quantity}"]
             ax.plot(history["epoch"], values, style, color=color, label=label)
@@ -289,42 +306,56 @@ def plot_history(history):
         "o",
         ms=13,
         mfc="none",
-        color=HELD_OUT,
+        color=VALID,
         label="kept",
     )
     axes[1].legend()
     return figure
 
 
-def plot_confusion(matrix):
+def plot_confusion(matrix, labels=None):
     """Draw a confusion matrix: counts, coloured by their share of the row.
 
     Parameters
     ----------
-    matrix : array of int, shape (5, 5)
-        Rows: given stars. Columns: predicted stars.
+    matrix : array of int, shape (C, C)
+        Rows: given labels. Columns: predicted labels.
+    labels : list, optional
+        The classes in their order; by default whole numbers from 1.
 
     Returns
     -------
     matplotlib.axes.Axes
+
+    Notes
+    -----
+    Of more than 15 classes the counts are left out, and of more than some 40 the names
+    of a part, evenly spaced; long names lose their middle.
     """
     matrix = np.asarray(matrix)
-    stars = range(1, len(matrix) + 1)
-    _, ax = plt.subplots(figsize=(4.4, 3.6), layout="constrained")
+    labels = range(1, len(matrix) + 1) if labels is None else labels
+    names = [_in_picture(str(label)) for label in labels]
+    what = "stars" if are_stars(labels) else "label"
+    few = len(matrix) <= MOST_COUNTS
+    cell = max(0.6 if few else 0.25, 1.8 / len(matrix))  # inches
+    side = min(cell * len(matrix), LARGEST_SIDE)
+    room = 0.08 * max(map(len, names))  # for the names
+    upright = room > side / len(matrix)
+    size = side + 1.3 + room, side + 0.6 + room * upright
+    _, ax = plt.subplots(figsize=size, layout="constrained")
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     sns.heatmap(
-        shares,
+        pd.DataFrame(shares, index=names, columns=names),
         ax=ax,
         cmap=SEQUENTIAL,
         vmin=0,
         vmax=1,
-        annot=matrix,
+        annot=matrix if few else None,
         fmt="d",
-        linewidths=0.5,
-        xticklabels=stars,
-        yticklabels=stars,
-        cbar_kws={"label": "share of the given stars"},
+        linewidths=0.5 if few else 0,
+        cbar_kws={"label": f"share of the given {what}"},
     )
-    ax.set(xlabel="predicted stars", ylabel="given stars")
+    ax.set(xlabel=f"predicted {what}", ylabel=f"given {what}")
+    ax.tick_params(axis="x", rotation=90 * upright)
     ax.tick_params(axis="y", rotation=0)
     return ax

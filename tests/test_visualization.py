@@ -29,13 +29,16 @@ def close_figures():
     plt.close("all")
 
 
-def make_prediction(tokens, text=None, clipped=False):
+STARS = {"label": 4, "labels": [1, 2, 3, 4, 5]}
+STARS["probabilities"] = np.array([0.05, 0.05, 0.1, 0.6, 0.2])
+
+
+def make_prediction(tokens, text=None, clipped=False, **answer):
     attention = np.array(
         [np.linspace(1, 3, len(tokens)), np.linspace(3, 1, len(tokens))]
     )
     return SimpleNamespace(
-        stars=4,
-        probabilities=np.array([0.05, 0.05, 0.1, 0.6, 0.2]),
+        **STARS | answer,
         text=" ".join(tokens) if text is None else text,
         tokens=tokens,
         clipped=clipped,
@@ -86,7 +89,7 @@ def test_a_heatmap_of_other_tokens_is_refused():
 
 def test_the_page_shows_the_sum_and_each_hop_of_each_review():
     prediction = make_prediction(["good", "qqzzx", "film"])
-    page = Page(attention_html([prediction, prediction], stars=[5, 4]))
+    page = Page(attention_html([prediction, prediction], labels=[5, 4]))
     marks = [attributes for tag, attributes in page.tags if tag == "mark"]
     assert len(marks) == 2 * (1 + 2) * 3
     summed = [float(mark["title"]) for mark in marks[:3]]
@@ -99,13 +102,32 @@ def test_the_page_shows_the_sum_and_each_hop_of_each_review():
 
 def test_the_stars_predicted_and_given_are_told_apart():
     given = pd.Series([5, 1], index=[7, 0])  # the index is not the place
-    page = Page(attention_html([make_prediction(["a"])] * 2, stars=given))
+    page = Page(attention_html([make_prediction(["a"])] * 2, labels=given))
     labels = [
         attributes["aria-label"]
         for tag, attributes in page.tags
         if tag == "span" and "aria-label" in attributes
     ]
     assert labels == ["4 of 5 stars", "5 of 5 stars", "4 of 5 stars", "1 of 5 stars"]
+
+
+def test_labels_that_are_no_stars_are_shown_by_their_names():
+    odd = "<b>חיובי</b>"
+    answer = {"labels": ["\ud800", odd], "label": odd}
+    prediction = make_prediction(["a"], probabilities=np.array([0.2, 0.8]), **answer)
+    html = attention_html([prediction], labels=["\ud800"])
+    page = Page(html)
+    assert "★" not in html
+    assert "b" not in [tag for tag, _ in page.tags]
+    shown = "".join(page.text)
+    assert f"predicted: {odd} with probability 0.80 · given: ?" in shown
+    # a name that runs from right to left leaves what follows it in place
+    assert [tag for tag, _ in page.tags].count("bdi") == 2
+    numbers = {"labels": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], "label": 10}
+    probabilities = np.eye(10)[9]
+    prediction = make_prediction(["a"], probabilities=probabilities, **numbers)
+    shown = "".join(Page(attention_html([prediction], labels=[4])).text)
+    assert "predicted: 10 with probability 1.00 · given: 4" in shown
 
 
 def test_the_strongest_colour_is_the_one_with_most_attention():
@@ -237,7 +259,7 @@ CLIPPED = make_prediction(tokenize(TEXT, 12), TEXT, clipped=True)
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_can_be_read_in_either_scheme(scheme, browser, tmp_path):
-    html = attention_html([CLIPPED] * 2, stars=[4, 1])
+    html = attention_html([CLIPPED] * 2, labels=[4, 1])
     page, _ = open_in(browser, html, tmp_path / "page.html")
     page.emulate_media(color_scheme=scheme)
     assert find(page) == []
@@ -385,14 +407,48 @@ def test_the_page_fetches_nothing_and_runs_nothing():
     )
 
 
+def names_on(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
 def test_the_confusion_matrix_shows_counts():
     matrix = np.arange(25).reshape(5, 5)
     ax = plot_confusion(matrix)
     assert [text.get_text() for text in ax.texts] == [str(n) for n in range(25)]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted stars", "given stars")
+    assert names_on(ax.xaxis) == names_on(ax.yaxis) == ["1", "2", "3", "4", "5"]
     shares = np.asarray(ax.collections[0].get_array()).reshape(5, 5)
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     np.testing.assert_allclose(shares, matrix / matrix.sum(axis=1, keepdims=True))
+
+
+def test_a_confusion_matrix_names_its_labels():
+    odd = ["$5", "half a \ud800", f"a{'b' * 50}c", "a\nb"]
+    ax = plot_confusion(np.eye(4, dtype=int), odd)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted label", "given label")
+    names = [r"\$5", "half a ?", f"a{'b' * 11}…{'b' * 10}c", "a b"]
+    assert names_on(ax.xaxis) == names_on(ax.yaxis) == names
+    ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 15, 30, 300])
+@pytest.mark.parametrize("name", ["{}", "the {}th of the categories"])
+def test_no_name_of_a_confusion_matrix_runs_into_another(count, name):
+    labels = [name.format(number) for number in range(count)]
+    ax = plot_confusion(np.full((count, count), 1234), labels)
+    assert len(ax.texts) == (count**2 if count <= 15 else 0)
+    assert max(ax.figure.get_size_inches()) < 14
+    ax.figure.canvas.draw()
+    for axis, lower, upper in ((ax.xaxis, "x0", "x1"), (ax.yaxis, "y0", "y1")):
+        boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
+        boxes.sort(key=lambda box: getattr(box, lower))
+        for box, next_box in zip(boxes, boxes[1:]):
+            assert getattr(box, upper) <= getattr(next_box, lower)
+    if count <= 30:
+        assert len(names_on(ax.xaxis)) == count
+    for text in ax.texts[:1]:  # a count of four digits fits into its field
+        width = text.get_window_extent().width
+        assert width < ax.get_window_extent().width / count
 
 
 def test_the_curves_show_the_history(trained):
@@ -405,7 +461,8 @@ def test_the_curves_show_the_history(trained):
             ax.lines[1].get_ydata(), trained.history[f"valid_{quantity}"]
         )
     history = trained.history.assign(valid_accuracy=[0.1, 0.9, 0.5])
-    kept = plot_history(history).axes[1].lines[2]
+    *parts, kept = plot_history(history).axes[1].lines
+    assert [line.get_label() for line in parts] == ["training", "validation"]
     assert (kept.get_xdata(), kept.get_ydata()) == ([2], [0.9])
 
 
