@@ -259,13 +259,15 @@ class Classifier:
         texts = [" ".join(words) for words in tokens]
         return self._predictions(texts, tokenized, batch_size)
 
-    def embed(self, texts, batch_size=64):
+    def embed(self, texts, batch_size=64, on_invalid="raise"):
         """Return the sentence embedding of each text, the paper's matrix M = AH.
 
         Parameters
         ----------
         texts : sequence of str
         batch_size : int, default 64
+        on_invalid : {"raise", "skip"}, default "raise"
+            As in `predict`; the embedding of a text that is skipped is NaN.
 
         Returns
         -------
@@ -277,12 +279,14 @@ class Classifier:
         TypeError, ValueError, RuntimeError
             As in `predict`.
         """
-        texts = self._checked(texts)
-        tokenized = tokenize_all(texts, *self.reading)
+        texts = self._checked(texts, on_invalid)
+        chosen = [text for text in texts if text is not None]
+        tokenized = tokenize_all(chosen, *self.reading)
         shape = len(texts), self.settings.attention_hops, 2 * self.settings.hidden_size
-        embeddings = np.empty(shape, np.float32)
+        embeddings = np.full(shape, np.nan, np.float32)
+        places = np.flatnonzero([text is not None for text in texts])
         for numbers, (_, _, embedding) in self._computed(tokenized, batch_size):
-            embeddings[numbers] = embedding
+            embeddings[places[numbers]] = embedding
         return embeddings
 
     def _computed(self, tokenized, batch_size, forward=None):

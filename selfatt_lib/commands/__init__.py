@@ -1,0 +1,70 @@
+"""The commands of ``selfatt``, a file for each. This one has what several need.
+
+What takes long to import is imported where it is used: `predict` starts in a second.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+# on Windows it is selfatt.exe
+PROGRAM = sys.argv[0] if Path(sys.argv[0]).stem == "selfatt" else "selfatt"
+
+
+@contextmanager
+def one_sentence():
+    """Turn the library's errors into the command's."""
+    try:
+        yield
+    except BrokenPipeError:  # `| head` has read enough
+        raise
+    except (
+        ImportError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def typed(*words):
+    """Return a command as it is typed here."""
+    return (subprocess.list2cmdline if os.name == "nt" else shlex.join)(words)
+
+
+def printable(text):
+    """Return a text as one line, with nothing in it that a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def padded(labels):
+    """Return the labels as they are shown, and all as wide as the widest: dict."""
+    from selfatt_lib.labels import shown
+
+    names = {label: printable(shown(label, labels)) for label in labels}
+    width = max(map(len, names.values()))
+    return {label: name.ljust(width) for label, name in names.items()}
+
+
+def new_file(path, suffixes, overwrite=False):
+    """Return where a file is to be written: Path. What speaks against it is said now.
+
+    FileExistsError, FileNotFoundError, ValueError: before any work.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path}: the name should end in {' or '.join(suffixes)}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {str(path.parent)!r}")
+    if path.exists() and not (overwrite and path.is_file()):
+        raise FileExistsError(
+            f"{path} exists. Name another file, or replace it by --overwrite."
+        )
+    return path

@@ -1,0 +1,115 @@
+"""``selfatt train``: the training notebook, run with other parameters."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from selfatt_lib.commands import PROGRAM, one_sentence, typed
+from selfatt_lib.commands.summary import summarized
+
+NOTEBOOK = Path(__file__).parents[2] / "book" / "training.ipynb"
+
+
+@click.command()
+@click.option(
+    "--parameters",
+    default="quick",
+    metavar="NAME",
+    show_default=True,
+    help="A file of book/parameters (quick, tutorial, paper), or any YAML file.",
+)
+@click.option("--run", metavar="FOLDER", help="The run directory: run_dir.")
+@click.option(
+    "-p",
+    "-r",
+    "pairs",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="One parameter. A number, a list, True or null is taken for what it is; "
+    "where a text is expected, it is one.",
+)
+@click.option("-y", "texts", multiple=True, metavar="YAML", help="Some, as YAML.")
+@click.option("-f", "files", multiple=True, metavar="FILE", help="Some, from a file.")
+def train(parameters, run, pairs, texts, files):
+    """Run book/training.ipynb through papermill, with other parameters.
+
+    All parameters stand under "Parameters" in that notebook. Of values for one, -p
+    counts before -y, -y before -f, and -f before --parameters.
+    """
+    with one_sentence():
+        if not NOTEBOOK.is_file():
+            raise FileNotFoundError(
+                f"there is no {NOTEBOOK}: training runs a notebook of the repository. "
+                "Clone that, and run make setup in it (on Windows: py tools/setup.py)."
+            )
+        given = _merge(texts, files, pairs)
+        if run is not None and given.setdefault("run_dir", run) != run:
+            raise ValueError(
+                f"the run directory is given twice: --run {run}, run_dir "
+                f"{given['run_dir']}"
+            )
+        known = sorted(NOTEBOOK.parent.glob("parameters/*.yaml"))
+        defaults = {path.stem: path for path in known}.get(parameters, parameters)
+        if not os.path.isfile(defaults):
+            raise FileNotFoundError(
+                f"--parameters {parameters!r} is neither a file nor one of: "
+                + ", ".join(path.stem for path in known)
+            )
+        given = _read(defaults) | given
+        from selfatt_lib.config import TrainingConfig, unknown_parameter
+        from selfatt_lib.machinery.notebook import run_notebook
+        from selfatt_lib.run import RunDirectory
+
+        for name in given:
+            if name not in TrainingConfig.model_fields:  # YAML's "on" is True
+                raise unknown_parameter(name)
+        config = TrainingConfig(**given)
+        directory = RunDirectory(config)
+        directory.release()  # the notebook's kernel takes it
+    go_on = [PROGRAM, "train", "--parameters", parameters, "--run", config.run_dir]
+    for option, values in (("-f", files), ("-y", texts)):
+        for value in values:
+            go_on += [option, value]
+    for name, value in pairs:
+        if name not in ("run_dir", "resume"):
+            go_on += ["-p", name, value]
+    parameters = {name: value for name, value in vars(config).items() if name in given}
+    go_on = typed(*go_on, "-p", "resume", "True")
+    with one_sentence():
+        if status := run_notebook(NOTEBOOK, directory.path, parameters, go_on):
+            sys.exit(status)
+    click.echo(summarized(config.run_dir, directory.path))
+
+
+def _merge(texts, files, pairs):
+    """Return the parameters that were given, later ones before earlier ones."""
+    given = {}
+    for file in files:
+        given |= _read(file)
+    for text in texts:
+        given |= _parse(text, "-y")
+    return given | dict(pairs)
+
+
+def _read(file):
+    try:
+        return _parse(Path(file).read_text(encoding="utf-8"), file)
+    except OSError as error:
+        raise OSError(f"the parameters could not be read: {error}") from error
+
+
+def _parse(text, where):
+    import yaml
+
+    try:
+        parameters = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not YAML: {error}") from error
+    if not isinstance(parameters, dict):
+        raise ValueError(
+            f"{where}: expected parameters, as in 'epochs: 2'; got {parameters!r:.80}"
+        )
+    return parameters
