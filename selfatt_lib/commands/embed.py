@@ -1,7 +1,7 @@
 """``selfatt embed``: the sentence embedding of each text, for other programs."""
 
 import zipfile
-from itertools import batched, chain
+from itertools import chain
 
 import click
 
@@ -35,7 +35,8 @@ def embed(run, file, out, text_column, overwrite):
         classifier = Classifier.load(run)
         if file is None:
             texts = [*chain.from_iterable(read_lines())]
-            count, chunks = len(texts), batched(texts, CHUNK)
+            starts = range(0, len(texts), CHUNK)
+            count, chunks = len(texts), (texts[n : n + CHUNK] for n in starts)
         else:
             from selfatt_lib.commands import tables
 
@@ -55,12 +56,16 @@ def _write(out, classifier, chunks, count):
     settings = classifier.settings
     shape = count, settings.attention_hops, 2 * settings.hidden_size
     bar = tqdm(total=count, desc="embedding", unit="text", leave=False)
-    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive, bar:
-        with archive.open("embedding.npy", "w", force_zip64=True) as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            write_array_header_1_0(file, header)
-            for texts in chunks:
-                embeddings = classifier.embed(texts, on_invalid="skip")
-                file.write(embeddings.astype("<f4").tobytes())
-                bar.update(len(embeddings))
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with (
+        replacing(out) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+        archive.open("embedding.npy", "w", force_zip64=True) as file,
+        bar,
+    ):
+        write_array_header_1_0(file, header)
+        for texts in chunks:
+            embeddings = classifier.embed(texts, on_invalid="skip")
+            file.write(embeddings.astype("<f4").tobytes())
+            bar.update(len(embeddings))
     return shape

@@ -81,10 +81,10 @@ def _scored(classifier, reviews, dataset):
 def _table(found, dataset):
     names = padded(found["labels"])
     width = max(len("label"), *map(len, names.values()))
-    lower, upper = found["accuracy_interval"]
+    interval = "{:.3f} to {:.3f}".format(*found["accuracy_interval"])
     lines = [
         f"{found['reviews']:,} reviews of {printable(dataset)}",
-        f"accuracy     {found['accuracy']:.3f}, 95 % interval {lower:.3f} to {upper:.3f}",
+        f"accuracy     {found['accuracy']:.3f}, 95 % interval {interval}",
         f"weighted F1  {found['weighted_f1']:.3f}",
         "",
         f"  {'label':<{width}}  precision  recall     F1  reviews",

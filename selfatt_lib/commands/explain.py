@@ -1,5 +1,7 @@
 """``selfatt explain``: which words of a text the model attended to."""
 
+import warnings
+
 import click
 
 from selfatt_lib.commands import new_file, one_sentence, padded, printable
@@ -57,8 +59,14 @@ def _draw(path, prediction):
         )
     plt.switch_backend("agg")  # no window, whatever the user has set
     axes = attention_heatmap(prediction.attention, tokens)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings(record=True) as said:
         axes.figure.savefig(temporary, format=path.suffix[1:].lower())
+    if said:  # once for each character
+        click.echo(
+            f"{path}: matplotlib's font lacks some characters of this text, and draws "
+            "boxes. --html shows all.",
+            err=True,
+        )
 
 
 def _words(prediction):
