@@ -103,7 +103,8 @@ def prepare(config, reviews=None):
     vocab = build_vocab(tokens[0], config.vocab_size)
     chosen = config.embedding, vocab.idx_to_token, config.embedding_size, config.seed
     vectors = load_vectors(*chosen)
-    warn_of_low_coverage(tokens[0], vocab, vectors)
+    if config.embedding is not None:
+        warn_of_low_coverage(tokens[0], vocab, vectors)
     bucketing = config.batch_size, config.num_buckets, config.bucket_ratio
     batches = [Batches(*part, vocab, *bucketing) for part in zip(tokens, numbers)]
     return Corpus(labels, *parts, *tokens, clipped, vocab, vectors, *batches)

@@ -192,11 +192,9 @@ def test_a_run_takes_own_vectors_and_random_ones(written, tmp_path, monkeypatch)
     words = build_vocab(tokenize_all(make_reviews(300)["text"])).idx_to_token
     lines = [f"{word} {number} 1 2 3 4\n" for number, word in enumerate(words)]
     written("".join(lines).encode(), "own.vec")
-    for wanted, size in (("own.vec", 5), (None, 7)):
-        of_random = {} if wanted else {"embedding_size": size}
-        prepared = prepare(
-            "run", embedding=wanted, **of_random
-        )  # and nothing is warned
+    few = {"embedding": None, "embedding_size": 7, "vocab_size": 2}
+    for given, size in (({"embedding": "own.vec"}, 5), (few, 7)):
+        prepared = prepare("run", **given)  # and there is no warning
         weights = prepared.engine.weights()["embedding.weight"]
         assert weights.shape == (len(prepared.vocab), size)
         np.testing.assert_array_equal(weights, prepared.vectors)

@@ -1,14 +1,11 @@
 """The word vectors that the model starts from."""
 
-import bz2
-import gzip
 import io
-import lzma
 import warnings
 import zipfile
-import zlib
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from itertools import chain, takewhile
 from pathlib import Path
 
@@ -31,8 +28,6 @@ GLOVE_ARCHIVE = {
 }
 RANDOM_SIZE, RANDOM_SPREAD = 50, 0.3
 LONGEST_LINE = 2**20  # bytes
-UNREADABLE = OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError
-UNREADABLE += (zipfile.BadZipFile,)
 CONVERT = (
     "word2vec's binary form is not read; gensim makes text of it: KeyedVectors."
     "load_word2vec_format('FILE.bin', binary=True).save_word2vec_format('FILE.txt')"
@@ -132,8 +127,9 @@ def warn_of_low_coverage(tokenized, vocab, vectors):
         warnings.warn(
             f"only {share:.0%} of the words in the training texts have a vector. The "
             "usual causes: the vectors are of another language (see embedding), the "
-            "texts are cased and the vectors are not (see lower), or the texts are not "
-            "split into words as their language wants it (see language).",
+            "texts are cased and the vectors are not (see lower), the texts are not "
+            "split into words as their language wants it (see language), or most words "
+            "are left out (see vocab_size).",
             stacklevel=3,
         )
 
@@ -208,7 +204,6 @@ def _look_up(path, words, member=None):
 @contextmanager
 def _open(path, member=None):
     """Open a file, compressed or not; of an archive, the one that is named or there."""
-    openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zst}
     try:
         if path.suffix == ".zip":
             with (
@@ -217,10 +212,19 @@ def _open(path, member=None):
             ):
                 yield file
         else:
-            with openers.get(path.suffix, open)(path, "rb") as file:
+            with _opener(path.suffix)(path, "rb") as file:
                 yield file
-    except UNREADABLE as error:
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:  # whatever a damaged file leads to
         raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _opener(suffix):
+    if suffix == ".zst":
+        return _open_zst
+    modules = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}  # not every Python has all
+    return import_module(modules[suffix]).open if suffix in modules else open
 
 
 def _open_zst(path, _):
