@@ -15,8 +15,10 @@ The way through it, in the order of the chapters:
 `training`        data made ready, and the loop over an engine
 `engines`         what computes the steps: ``mxnet``, ``pytorch``
 `results`         scores, baselines, ``metrics.json``
-`prediction`      a trained run: texts in; labels, attention, embeddings out
+`prediction`      a trained run: texts in; labels, attention and embeddings out
 `visualization`   heat maps, shaded texts, curves
+`commands`        what ``selfatt`` does: ``train``, ``summary``, ``predict``,
+                  ``evaluate``, ``explain``, ``embed``
 `cli`             the command ``selfatt``
 `book`            shows the chapters this source
 `machinery`       what keeps it alive and fast, and need not be read

@@ -107,11 +107,11 @@ def attention_heatmap(attention, tokens, ax=None):
             f"attention must have the shape (hops, {len(tokens)}), a column for each "
             f"token; got {attention.shape}"
         )
-    hops = len(attention)
+    hops, names = len(attention), [_in_picture(token) for token in tokens]
     if ax is None:
-        _, ax = plt.subplots(
-            figsize=(1.6 + 0.62 * len(tokens), 1.2 + 0.42 * hops), layout="constrained"
-        )
+        room = 0.06 * max(8, *map(len, names))  # for the tokens, aslant; inches
+        size = 1.6 + 0.62 * len(tokens), 0.72 + 0.42 * hops + room
+        _, ax = plt.subplots(figsize=size, layout="constrained")
     sns.heatmap(
         attention,
         ax=ax,
@@ -122,11 +122,12 @@ def attention_heatmap(attention, tokens, ax=None):
         fmt=".2f",
         annot_kws={"size": 8},
         linewidths=0.5,
-        xticklabels=[_in_picture(token) for token in tokens],
+        xticklabels=names,
         yticklabels=[f"hop {hop}" for hop in range(1, hops + 1)],
         cbar_kws={"label": "attention"},
     )
-    ax.tick_params(axis="x", rotation=45)
+    aslant = {"rotation": 45, "rotation_mode": "anchor", "ha": "right"}
+    plt.setp(ax.get_xticklabels(), **aslant)
     ax.tick_params(axis="y", rotation=0)
     return ax
 

@@ -132,6 +132,17 @@ def trained(tmp_path_factory):
     return prepared
 
 
+@pytest.fixture(scope="session")
+def polar(tmp_path_factory):
+    """A finished small run with two labels, which are texts."""
+    reviews = make_reviews(360)
+    reviews["label"] = np.where(reviews["label"] > 3, "positive", "negative")
+    run_dir = tmp_path_factory.mktemp("runs") / "polar"
+    prepared = prepare(run_dir, reviews, learning_rate=0.02)
+    prepared.metrics = finish(prepared)
+    return prepared
+
+
 CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from selfatt_lib import cli
+from selfatt_lib import commands
 from selfatt_lib.cli import main
+from selfatt_lib.commands import lines
 from selfatt_lib.machinery.files import write_text
 from selfatt_lib.prediction import Classifier
 
@@ -36,6 +37,15 @@ def test_texts_are_predicted_one_a_line(trained):
     assert worst.startswith("★☆☆☆☆")
 
 
+def test_labels_that_are_no_stars_stand_in_a_column(polar):
+    done = run("predict", polar.run.path, "superb perfect love", " ", "awful waste")
+    best, blank, worst = done.output.splitlines()
+    assert best.startswith(("positive  0.", "positive  1."))
+    assert blank.startswith("-----     ----  ")
+    assert worst.startswith("negative  ")
+    assert worst.index("awful") == best.index("superb")
+
+
 def test_each_line_of_standard_input_has_one_answer_in_order(trained):
     lines = "\ufeffsuperb film\n\n  \nawful film\r\nno line end"
     done = run("predict", trained.run.path, input=lines)
@@ -48,7 +58,7 @@ def test_each_line_of_standard_input_has_one_answer_in_order(trained):
     answers = run("predict", trained.run.path, "--json", input=lines).output
     answers = [json.loads(line) for line in answers.splitlines()]
     assert answers[0]["tokens"] == ["superb", "film"]
-    nothing = dict.fromkeys(["stars", "probabilities", "tokens", "attention"])
+    nothing = dict.fromkeys(["label", "probabilities", "tokens", "attention"])
     assert answers[1] == {"text": "", "clipped": None} | nothing
     assert answers[1].keys() == answers[0].keys()
 
@@ -63,7 +73,7 @@ def test_a_line_that_is_not_utf8_is_named_after_the_answers_before_it(trained):
 
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(trained, monkeypatch):
-    monkeypatch.setattr(cli, "LONGEST_LINE", 10**6)
+    monkeypatch.setattr(lines, "LONGEST_LINE", 10**6)
     endless = io.BytesIO(b"superb\n" + b"a" * 3_000_000)
     failed = run("predict", trained.run.path, input=endless)
     assert "line 2 of standard input cannot be read: it has more than" in failed.output
@@ -128,21 +138,32 @@ def test_json_lines_hold_probabilities_tokens_and_attention(order, trained):
     line = json.loads(run("predict", trained.run.path, *order).output)
     assert line["text"] == "superb café film"
     assert line["tokens"] == ["superb", "café", "film"]
-    assert len(line["probabilities"]) == 5
-    assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-4)
+    assert list(line["probabilities"]) == ["1", "2", "3", "4", "5"]
+    assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4)
     assert [len(hop) for hop in line["attention"]] == [3, 3]
     expected = Classifier.load(trained.run.path).predict(["superb café film"])[0]
-    assert line["stars"] == expected.stars
-    assert line["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+    assert line["label"] == expected.stars
+    found = [*line["probabilities"].values()]
+    assert found == pytest.approx(expected.probabilities, abs=1e-5)
     assert line["attention"] == [
         pytest.approx(hop, abs=1e-5) for hop in expected.attention
     ]
+
+
+def test_json_lines_name_labels_that_are_no_stars(polar):
+    line = json.loads(run("predict", polar.run.path, "--json", "superb love").output)
+    assert line["label"] == "positive"
+    assert list(line["probabilities"]) == ["negative", "positive"]
+    assert line["probabilities"]["positive"] > 0.5
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["predict", "nowhere", "a"], "'nowhere' is not a trained run"),
+        (["explain", "nowhere", "a"], "'nowhere' is not a trained run"),
+        (["evaluate", "nowhere", "a.csv"], "'nowhere' is not a trained run"),
+        (["embed", "nowhere", "--out", "a.npz"], "'nowhere' is not a trained run"),
         (["summary", "nowhere"], "'nowhere' holds no finished run"),
     ],
 )
@@ -159,40 +180,66 @@ def test_a_blank_text_has_an_answer_in_its_place_too(trained):
     assert answers[1].endswith("good")
 
 
+METRICS = {
+    f"{who}{name}": value
+    for who, value in (("", 0.6), ("tfidf_", 0.5), ("majority_", 0.3))
+    for name in ("accuracy", "weighted_f1")
+}
+METRICS |= {
+    "accuracy_interval": [0.5744, 0.6253],
+    "labels": [1, 2, 3, 4, 5],
+    "valid_accuracy": 0.612,
+    "train_size": 11451,
+    "valid_size": 1430,
+    "test_size": 1431,
+    "best_epoch": 6,
+    "epochs": 8,
+    "seconds": 50.2,
+    "engine": "MXNet 1.9.1",
+    "device": "cpu",
+    "seed": 0,
+}
+
+
+def summary_of(folder, **changed):
+    write_text(folder / "metrics.json", json.dumps(METRICS | changed))
+    return run("summary", folder).output
+
+
 def test_the_summary_sets_the_model_beside_its_baselines(tmp_path):
-    names = ("accuracy", "weighted_f1")
-    metrics = {
-        f"{who}{name}": value
-        for who, value in (("", 0.6), ("tfidf_", 0.5), ("majority_", 0.3))
-        for name in names
-    }
-    metrics |= {
-        "valid_size": 1400,
-        "train_size": 12913,
-        "best_epoch": 6,
-        "epochs": 8,
-        "seconds": 50.2,
-        "engine": "MXNet 1.9.1",
-        "device": "cpu",
-        "seed": 0,
-    }
-    write_text(tmp_path / "metrics.json", json.dumps(metrics))
     write_text(tmp_path / "attention.html", "")
-    output = run("summary", tmp_path).output
+    output = summary_of(tmp_path)
+    shown = [" ".join(line.split()) for line in output.splitlines()]
     for expected in (
-        "1,400 held-out reviews, 12,913 trained on",
-        "0.600",
-        "0.500",
-        "0.300",
-        "epoch 6 of 8",
-        "50 s of training with MXNet 1.9.1 on cpu",
+        "1,431 test reviews, 11,451 trained on, 1,430 to choose the epoch",
+        "accuracy 95 % interval weighted F1",
+        "self-attentive BiLSTM 0.600 0.574 to 0.625 0.600",
+        "TF-IDF + logistic regression 0.500 0.500",
+        "always the commonest star 0.300 0.300",
+        "epoch 6 of 8 was chosen, with an accuracy of 0.612 on the reviews for that;",
+        "50 s of training with MXNet 1.9.1 on cpu, seed 0",
     ):
-        assert expected in output
+        assert expected in shown
+    assert "what the model reads" not in output  # it reads all
     assert str(tmp_path / "attention.html") in output
     assert "training.ipynb" not in output  # there is none
-    metrics["engine"] = "MXNet\x1b[2J"
-    write_text(tmp_path / "metrics.json", json.dumps(metrics))
-    failed = run("summary", tmp_path).output
+
+
+def test_the_summary_tells_what_tfidf_makes_of_clipped_reviews(tmp_path):
+    clipped = {"tfidf_clipped_accuracy": 0.45, "tfidf_clipped_weighted_f1": 0.44}
+    lines = summary_of(tmp_path, **clipped).splitlines()
+    assert lines[6].split("  ")[1] == "the same on what the model reads"
+    assert lines[6].split()[-2:] == ["0.450", "0.440"]
+
+
+def test_a_summary_speaks_of_stars_only_where_labels_are_stars(polar):
+    output = run("summary", polar.run.path).output
+    assert "always the commonest label" in output
+    assert f"{polar.metrics['accuracy']:.3f}" in output
+
+
+def test_metrics_that_a_terminal_would_obey_are_refused(tmp_path):
+    failed = summary_of(tmp_path, engine="MXNet\x1b[2J")
     assert "metrics.json is damaged" in failed
     assert "\x1b" not in failed
 
@@ -207,16 +254,16 @@ def test_damaged_metrics_are_named(content, tmp_path):
 
 def test_help_lists_the_commands():
     output = run("--help").output
-    assert "predict" in output
-    assert "summary" in output
+    for name in ("train", "summary", "predict", "evaluate", "explain", "embed"):
+        assert name in output
 
 
 def test_a_command_is_printed_as_its_system_takes_it(monkeypatch):
     words = ("selfatt", "predict", "my run")
-    assert cli._typed(*words) == "selfatt predict 'my run'"
+    assert commands.typed(*words) == "selfatt predict 'my run'"
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
-        assert cli._typed(*words, r"runs\quick") == (
+        assert commands.typed(*words, r"runs\quick") == (
             r'selfatt predict "my run" runs\quick'
         )
 

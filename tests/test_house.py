@@ -18,6 +18,7 @@ FLOORS = [
     {"data", "model", "penalty", "pytorch", "run", "visualization", "book"},
     {"engines", "results"},
     {"training", "prediction"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]
@@ -128,7 +129,7 @@ def test_a_file_is_read_in_a_sitting(name):
         ("engines", "mxnet gluonnlp numba torch spacy pandas"),
         ("results", "mxnet gluonnlp spacy torch"),
         ("visualization", "mxnet gluonnlp sklearn torch"),
-        ("cli", "numpy mxnet spacy pandas papermill torch"),
+        ("cli", "numpy mxnet spacy pandas papermill duckdb matplotlib torch"),
     ],
 )
 def test_a_module_brings_no_more_than_it_needs(module, absent):

@@ -68,3 +68,15 @@ def new_file(path, suffixes, overwrite=False):
             f"{path} exists. Name another file, or replace it by --overwrite."
         )
     return path
+
+
+@contextmanager
+def written(path):
+    """Give a temporary file that takes the place of `path`; name that in an error."""
+    from selfatt_lib.machinery.files import replacing
+
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {error}") from error

@@ -5,7 +5,7 @@ from itertools import chain
 
 import click
 
-from selfatt_lib.commands import new_file, one_sentence
+from selfatt_lib.commands import new_file, one_sentence, written
 from selfatt_lib.commands.lines import read_lines
 
 CHUNK = 2_000  # texts
@@ -50,7 +50,6 @@ def _write(out, classifier, chunks, count):
     """Write the embeddings as they come; return the shape of all."""
     from numpy.lib.format import write_array_header_1_0
 
-    from selfatt_lib.machinery.files import replacing
     from selfatt_lib.machinery.progress import tqdm
 
     settings = classifier.settings
@@ -58,7 +57,7 @@ def _write(out, classifier, chunks, count):
     bar = tqdm(total=count, desc="embedding", unit="text", leave=False)
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with (
-        replacing(out) as temporary,
+        written(out) as temporary,
         zipfile.ZipFile(temporary, "w") as archive,
         archive.open("embedding.npy", "w", force_zip64=True) as file,
         bar,

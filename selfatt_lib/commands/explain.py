@@ -4,7 +4,7 @@ import warnings
 
 import click
 
-from selfatt_lib.commands import new_file, one_sentence, padded, printable
+from selfatt_lib.commands import new_file, one_sentence, padded, printable, written
 
 LONGEST_BAR = 20
 LONGEST_TOKEN = 40
@@ -35,10 +35,11 @@ def explain(run, text, html, svg, png, overwrite):
         if not (page or pictures):
             click.echo(_words(prediction))
         if page:
-            from selfatt_lib.machinery.files import write_text
             from selfatt_lib.visualization import attention_html
 
-            write_text(page, attention_html([prediction]))
+            with written(page) as temporary:
+                html = attention_html([prediction])
+                temporary.write_text(html, encoding="utf-8", newline="\n")
             click.echo(page)
         for picture in pictures:
             _draw(picture, prediction)
@@ -48,7 +49,6 @@ def explain(run, text, html, svg, png, overwrite):
 def _draw(path, prediction):
     import matplotlib.pyplot as plt
 
-    from selfatt_lib.machinery.files import replacing
     from selfatt_lib.visualization import attention_heatmap
 
     tokens = prediction.tokens
@@ -58,10 +58,11 @@ def _draw(path, prediction):
             f"{len(tokens)} of this text. --html shows any number."
         )
     plt.switch_backend("agg")  # no window, whatever the user has set
-    axes = attention_heatmap(prediction.attention, tokens)
-    with replacing(path) as temporary, warnings.catch_warnings(record=True) as said:
+    with written(path) as temporary, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        axes = attention_heatmap(prediction.attention, tokens)
         axes.figure.savefig(temporary, format=path.suffix[1:].lower())
-    if said:  # once for each character
+    if said:  # for each character
         click.echo(
             f"{path}: matplotlib's font lacks some characters of this text, and draws "
             "boxes. --html shows all.",

@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from selfatt_lib.commands import printable
 from selfatt_lib.labels import listed
 from selfatt_lib.machinery.files import replacing
 from selfatt_lib.machinery.places import locate
@@ -29,6 +30,7 @@ LONGEST_ROW = 2**24  # bytes
 # one thread keeps the order and the memory; the predictions have theirs
 CLOSED = {"threads": 1, "autoinstall_known_extensions": False}
 CLOSED |= {"autoload_known_extensions": False}
+UNREADABLE = (duckdb.Error, csv.Error, zlib.error, EOFError, OSError, ValueError)
 ANSWER = '"the answer of selfatt"'
 
 
@@ -74,23 +76,11 @@ class Table:
         """Say of DuckDB's errors which file they are of, in a line."""
         try:
             yield
-        except (
-            duckdb.Error,
-            csv.Error,
-            zlib.error,
-            EOFError,
-            OSError,
-            ValueError,
-        ) as error:
+        except UNREADABLE as error:
             said = re.sub(r"^[\w ]+ Error: ", "", str(error))
-            said = re.split(r"\n(?:Possible|Try) ", said)[0]
-            said = re.sub(
-                r"Original Line:.*?\n(?=Expected|Value|Invalid)",
-                "",
-                said,
-                flags=re.DOTALL,
-            )
-            said = " ".join(said.split())[:300]
+            said = re.split(r"\n(?:Possible|Try) ", said)[0]  # advice on parameters
+            said = re.sub(r"(?s)Original Line:.*?\n(?=Expected|Value|Inv)", "", said)
+            said = printable(" ".join(said.split()))[:300]
             raise kind(f"{self.path} {what}: {said}") from None
 
     def source(self, typed=False):
@@ -99,12 +89,12 @@ class Table:
         name = _text(re.sub(r"([*?[])", r"[\1]", str(self.path)))
         if self.form == "parquet":
             return f"read_parquet({name})"
+        # by a name with "?" in it, DuckDB would not know
+        packed = "gzip" if self.path.suffix.lower() == ".gz" else "none"
+        name = f"{name}, compression='{packed}'"
         if self.form == "json":
-            how = (
-                "dateformat='none', timestampformat='none'"
-                if typed
-                else "maximum_depth=1"
-            )
+            no_dates = "dateformat='none', timestampformat='none'"
+            how = no_dates if typed else "maximum_depth=1"
             return f"read_json({name}, sample_size=-1, {how})"
         delimiter, names = self._header()
         columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
