@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selfatt_lib.data.columns import choose_columns
 from selfatt_lib.data.tokens import plain_text
 from selfatt_lib.labels import MOST, label_text, listed
 from selfatt_lib.machinery import readers
@@ -45,6 +46,7 @@ YELP = {
 
 MOST_WRONG = 0.1  # of the rows: with more, the file is not what it is taken for
 NO_TEXT = "no text"
+A_CHARACTER = r"[^\s\p{Z}\x1c-\x1f\x85]"  # that is no white space, as to Python
 HELD = 30_000  # rows held besides a sample
 
 
@@ -167,13 +169,32 @@ def load_reviews(
 
 def _open_dataset(dataset, *reading):
     """Yield ``(batch, file, number of its first row, share of the source so far)``."""
-    known = {
-        "review-snippets": _read_snippets,
-        "yelp-review-full": _read_yelp_review_full,
-    }
-    if dataset in known:
-        return known[dataset]()
-    return readers.read_files(locate(dataset), *reading)
+    if dataset in KNOWN:
+        return KNOWN[dataset]()
+    return _read_own(dataset, *reading)
+
+
+def _read_own(dataset, text_column, label_column, columns, encoding):
+    """Read somebody's file or files; say which columns are taken by their names."""
+    path = locate(dataset)
+    if not readers.list_files(path):
+        raise FileNotFoundError(
+            f"dataset {dataset!r} is neither a file, a folder or pattern of files, nor "
+            f"one of: {', '.join(KNOWN)}"
+        )
+    said = set()
+
+    def choose(names, where):
+        given = text_column, label_column
+        chosen, guessed = choose_columns(names, *given, where)
+        text, label = (names[column] for column in chosen)
+        if guessed and (text, label) not in said:
+            said.add((text, label))
+            tqdm.write(f"{path.name}: texts are {text!r}, labels are {label!r}")
+        return chosen
+
+    with closing(readers.read_files(path, choose, columns, encoding)) as batches:
+        yield from batches
 
 
 def _without_html(chunks):
@@ -230,7 +251,7 @@ def _smallest(tables, size):
 def _problems(batch, names):
     """Return what is wrong with each row: array of str, null where nothing is."""
     text, label, found = (batch[name] for name in ("text", "label", "problem"))
-    is_text = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(text), ""), False)
+    is_text = pc.match_substring_regex(pc.fill_null(text, ""), A_CHARACTER)
     problems = [(pc.is_null(label), "the label is missing")]
     if names:
         known = pc.is_in(label, pa.array([*names]))
@@ -349,7 +370,7 @@ def _read_snippets():
 
 def _read_yelp_review_full():
     path = fetch_from_hub("yelp-review-full", **YELP)
-    with closing(readers.read_files(path)) as batches:
+    with closing(readers.read_files(path, _text_and_label)) as batches:
         for batch, *place in batches:
             text = pc.replace_substring(batch["text"], r"\n", "\n")
             text = pc.replace_substring(text, r"\"", '"')
@@ -359,3 +380,13 @@ def _read_yelp_review_full():
                 pa.RecordBatch.from_arrays(arrays, ["text", "label", "problem"]),
                 *place,
             )
+
+
+def _text_and_label(names, _):
+    return [names.index("text"), names.index("label")]
+
+
+KNOWN = {
+    "review-snippets": _read_snippets,
+    "yelp-review-full": _read_yelp_review_full,
+}

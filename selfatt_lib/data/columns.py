@@ -1,0 +1,74 @@
+"""Which columns of a file are text and label."""
+
+import reprlib
+from itertools import islice
+
+# As data sets spell them, without case, underscores, blanks and hyphens
+SPELLINGS = {
+    "text": "text texts review reviews reviewtext reviewbody reviewcontent sentence "
+    "content comment commenttext body tweet document message",
+    "label": "label labels stars starrating reviewrating rating ratings score overall "
+    "sentiment class category target polarity",
+}
+PLAIN = {"text", "texts", "label", "labels", "stars"}  # need not be said
+
+
+def choose_columns(names, text_column=None, label_column=None, where="the file"):
+    """Find the columns with the text and the label of each review.
+
+    Parameters
+    ----------
+    names : list of str
+        Of all columns.
+    text_column, label_column : str, optional
+        Which they are; by default, the one with a usual name, such as ``review_text``
+        or ``Score``.
+    where : str
+        Begins the message of an error.
+
+    Returns
+    -------
+    columns : list of int
+        The numbers of the text's column and of the label's.
+    guessed : bool
+        Whether one was found by a name other than ``text``, ``label`` or ``stars``.
+
+    Raises
+    ------
+    ValueError
+        A column is not there, or more than one could be meant.
+
+    Examples
+    --------
+    >>> choose_columns(["Id", "Score", "Summary", "Text"])
+    ([3, 1], True)
+    """
+    given = {"text": text_column, "label": label_column}
+    columns = [_choose(names, what, name, where) for what, name in given.items()]
+    if columns[0] == columns[1]:
+        raise ValueError(f"{where}: text and label are both {names[columns[0]]!r}")
+    guesses = [names[i] for i, name in zip(columns, given.values()) if name is None]
+    return columns, not PLAIN.issuperset(guesses)
+
+
+def _choose(names, what, given, where):
+    if given is not None:
+        found = [i for i, name in enumerate(names) if name == given]
+        sought = repr(given)
+    else:
+        spelled = ["".join(c for c in name.lower() if c not in "_ -") for name in names]
+        usual = SPELLINGS[what].split()
+        found = [i for i, name in enumerate(spelled) if name in usual]
+        sought = f"{what!r} or another usual name"
+        # a column of this very name is meant, whatever else is there
+        exact = [i for i in found if names[i].lower() in (what, f"{what}s")]
+        found = exact if len(exact) == 1 else found
+    if len(found) != 1:
+        shown = ", ".join(map(reprlib.repr, islice(names, 20))) or "nothing"
+        several = ", ".join(reprlib.repr(names[i]) for i in islice(found, 5))
+        said = f"could mean {several}" if found else f"has no {sought}"
+        raise ValueError(
+            f"{where} {said} as {what}; it has: {shown}. "
+            f"Say which column it is, by {what}_column=."
+        )
+    return found[0]

@@ -1,0 +1,353 @@
+"""Text and label of each review in a JSON, CSV or Parquet file, by DuckDB.
+
+Each `of_` function takes a connection, a path, the names in ``columns=``, and a
+function that tells which of a list of columns are text and label. It returns Arrow
+batches of `SCHEMA`. `decode` calls them.
+"""
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections import Counter, deque
+from functools import partial
+from itertools import chain, islice
+
+import numpy as np
+import pyarrow as pa
+
+ROWS = 2048  # reviews in a batch
+LONGEST = 2**24  # bytes of a review
+LARGEST = 2**29  # bytes of a JSON document that is read whole
+SAMPLE = 2**20  # bytes from which delimiter and quotes are found
+BLANKS = " \t\r\n\v\f\u00a0"
+SCHEMA = pa.schema(dict.fromkeys(["text", "label", "problem"], pa.string()))
+
+# DuckDB's form of a label: numbers as short as can be, nothing for what is missing
+MACROS = r"""
+CREATE MACRO canonical(given) AS CASE
+    WHEN given = '' OR lower(given) = 'nan' THEN NULL
+    WHEN lower(given) IN ('true', 'false') THEN lower(given)
+    WHEN regexp_full_match(given, '-?[0-9]+')
+    THEN regexp_replace(given, '^(-?)0+([0-9])', '\1\2')
+    WHEN regexp_full_match(given,
+        '(?i)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?')
+    THEN regexp_replace(try_cast(given AS DOUBLE)::VARCHAR, '\.0$', '')
+    ELSE given END;
+CREATE MACRO shown(given) AS left(given::VARCHAR, 40);
+"""
+REVIEWS = r"""
+SELECT CASE WHEN problem IS NULL THEN text END AS text,
+    CASE WHEN problem IS NULL THEN label END AS label,
+    coalesce(problem, CASE WHEN label IN ('inf', '-inf')
+        THEN 'label must be finite; got ' || label END) AS problem
+FROM (SELECT text, problem, canonical(trim(label, {blanks})) AS label
+    FROM ({source}))
+"""
+JSON = r"""
+SELECT found[1] AS text, found[2] AS label, CASE
+    WHEN json IS NULL THEN 'it is not valid JSON in UTF-8'
+    WHEN found[1] IS NULL AND found[2] IS NULL AND json_type(json) <> {kind}
+    THEN 'expected one ' || lower({kind}) || ' a review; got ' || shown(json)
+    WHEN (json LIKE {text_twice} OR json LIKE {label_twice})
+        AND len(wanted(json)) > len(list_distinct(wanted(json)))
+    THEN 'text or label is in it twice'
+    WHEN regexp_full_match(found[1],
+            '(?is)-?[0-9][0-9.e+-]*|true|false|[[{{].*|-?inf.*|nan')
+        AND json_type(json, {paths}[1]) <> 'VARCHAR'
+    THEN 'text must be a string; got ' || shown(found[1])
+    WHEN left(found[2], 1) IN ('[', '{{')
+        AND json_type(json, {paths}[2]) IN ('ARRAY', 'OBJECT')
+    THEN 'label must be a number or a text; got ' || shown(found[2])
+    END AS problem
+FROM (SELECT json, json_extract_string(json, {paths}) AS found FROM {source})
+"""
+CSV_PROBLEMS = """
+SELECT min(line) - {header}, CASE min_by(error_type::VARCHAR, column_idx)
+    WHEN 'UNQUOTED VALUE' THEN 'a quote in it is neither closed nor doubled'
+    WHEN 'INVALID ENCODING'
+    THEN 'it is not UTF-8; say what the file is in, as encoding="cp1252"'
+    WHEN 'LINE SIZE OVER MAXIMUM' THEN 'it has more than {longest:,} bytes'
+    ELSE replace(replace(min_by(error_message, column_idx),
+        'Expected Number of Columns: ', 'it should have '), ' Found: ',
+        ' fields; got ') END,
+    trim(any_value(csv_line), {blanks}) = ''
+FROM reject_errors GROUP BY line ORDER BY line
+"""
+PLAIN = re.compile(
+    "U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL.*|FLOAT|DOUBLE|BOOLEAN|VARCHAR|ENUM.*"
+)
+
+
+def escaped(path):
+    """Write a path as a pattern that only it matches."""
+    return re.sub(r"[*?[]", r"[\g<0>]", path)
+
+
+def literal(value):
+    """Write a str, or a list of them, in SQL."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(literal, value))}]"
+    return "'" + value.replace("'", "''") + "'"
+
+
+def batches(con, source):
+    return con.sql(
+        REVIEWS.format(source=source, blanks=literal(BLANKS))
+    ).to_arrow_reader(ROWS)
+
+
+# JSON
+
+
+def of_json(con, path, columns, ask):
+    """Read a review a line, an array of reviews, or a document with all of them."""
+    named, rows, form = None, None, "newline_delimited"
+    with open(path, "rb") as stream:
+        lines = (line for line in iter(partial(stream.readline, LARGEST + 1), b""))
+        lines = filter(bytes.strip, lines)
+        first = next(lines, b"").removeprefix(codecs.BOM_UTF8).strip()
+        if first[:1] == b"[":
+            form = "array"
+            if (first[1:] or next(lines, b"")).lstrip()[:1] == b"[":
+                if not columns:
+                    raise ValueError(
+                        "its reviews are lists; say what is in them, for example "
+                        'columns=["text", "label"]'
+                    )
+                named, columns = columns, None
+        elif first[:1] == b"{":
+            whole = first.endswith(b"}")
+            if not whole:  # of several lines
+                first += b"\n" + stream.read(LARGEST + 1 - len(first))
+            if document := parse(first, whole):
+                named, rows = rows_of(document)
+            if whole and rows is not None and next(lines, None):
+                raise ValueError("nothing may follow the object with all reviews")
+    if columns:
+        raise ValueError("its reviews have names of their own; leave out columns=")
+    if rows is None:
+        source = (
+            f"read_json_objects({literal(escaped(path))}, format={literal(form)}, "
+            f"maximum_object_size={LONGEST}, ignore_errors={form != 'array'})"
+        )
+        if named is None:
+            found = con.sql(
+                f"SELECT json_keys(json) FROM {source} "
+                "WHERE json_type(json) = 'OBJECT' LIMIT 1000"
+            )
+            keys = (keys for (keys,) in found.fetchall())
+    else:
+        lines = map(json.dumps, rows)
+        chunks = iter(lambda: list(islice(lines, ROWS)), [])
+        written = (pa.record_batch({"json": chunk}) for chunk in chunks)
+        schema = pa.schema({"json": pa.string()})
+        con.register("documents", pa.RecordBatchReader.from_batches(schema, written))
+        source = (
+            "(SELECT if(json_valid(json), json::JSON, NULL) AS json FROM documents)"
+        )
+        keys = (row for row in rows[:1000] if isinstance(row, dict))
+    if named:
+        paths = [f"/{number}" for number in ask(named)]
+        kind, wanted = "ARRAY", paths
+    else:
+        names = list(dict.fromkeys(chain.from_iterable(keys)))
+        wanted = [names[i] for i in ask(names)] if names else ["text", "label"]
+        kind = "OBJECT"
+        paths = ["/" + n.replace("~", "~0").replace("/", "~1") for n in wanted]
+    keys = f"list_filter(json_keys(json), lambda key: key IN {literal(wanted)})"
+    con.execute(f"CREATE MACRO wanted(json) AS {keys}")
+    twice = [literal(f'%"{name}"%"{name}"%') for name in wanted]
+    return batches(
+        con,
+        JSON.format(
+            kind=literal(kind),
+            paths=literal(paths),
+            text_twice=twice[0],
+            label_twice=twice[1],
+            source=source,
+        ),
+    )
+
+
+def parse(content, may_fail):
+    """Return a JSON document; None for a line that DuckDB will call no JSON."""
+    try:
+        if len(content) > LARGEST:
+            raise ValueError(
+                f"it has more than {LARGEST:,} bytes; write a review a line"
+            )
+        return json.loads(content.decode(), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        if may_fail:
+            return None
+        raise ValueError(f"it is not valid JSON: {error}") from None
+
+
+def unique(pairs):
+    """Return a JSON object as a dict; with a key twice, nobody knows what is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {key[:80]!r} occurs twice")
+    return found
+
+
+def rows_of(document):
+    """Return names and rows of the tutorial's object, or of what pandas writes.
+
+    Without names, each row is an object that has them. Without rows, it is a review.
+    """
+    values = list(document.values())
+    if isinstance(document.get("data"), list) and {"columns", "schema"} & {*document}:
+        return document.get("columns"), document["data"]
+    if values and all(isinstance(each, list) for each in values):
+        if len({*map(len, values)}) > 1:
+            counts = (f"{len(each):,} {name[:80]}" for name, each in document.items())
+            raise ValueError(f"each text needs its label; got {', '.join(counts)}")
+        return list(document), list(zip(*values))
+    if values and all(isinstance(each, dict) for each in values):
+        inner = list(values[0])
+        if not all(map(str.isdigit, inner)) and (
+            all(map(str.isdigit, document)) or len(document) > len(inner)
+        ):  # index: a row each
+            return None, values
+        return list(document), [[each.get(key) for each in values] for key in inner]
+    return None, None
+
+
+# CSV
+
+
+def of_csv(con, path, columns, ask):
+    """Read CSV of any delimiter; without a header if its columns are named."""
+    with open(path, "rb") as stream:
+        sample = stream.read(SAMPLE)
+        cut = bool(stream.read(1))
+    if sample[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise ValueError('it is not UTF-8; say encoding="utf-16"')
+    text = sample.decode("utf-8-sig", "replace")
+    skipped = len(text) - len(text := text.lstrip("\r\n"))
+    if not text:
+        raise ValueError("it is empty; expected a header with the names of the columns")
+    csv.field_size_limit(LONGEST)
+
+    def rows(delimiter, **options):
+        lines = io.StringIO(text, newline="")
+        return csv.reader(lines, delimiter=delimiter, strict=True, **options)
+
+    def first(delimiter):
+        try:
+            return next(rows(delimiter))
+        except csv.Error:
+            return text.splitlines()[0].split(delimiter)
+
+    delimiter = max(
+        ",\t;|",
+        key=lambda each: (len(first(each)) == len(columns or ()), len(first(each))),
+    )
+    names = columns or first(delimiter)
+    if not columns and len(names) > 10_000:
+        raise ValueError(f"it has {len(names):,} columns; at most 10,000 are expected")
+    if len(names) != len(first(delimiter)):
+        raise ValueError(
+            f"its first row has {len(first(delimiter))} fields, columns= {len(names)}"
+        )
+
+    def fits(quote, escape):
+        options = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
+        if escape == "\\":
+            options |= {"escapechar": escape, "doublequote": False}
+        try:
+            return all(
+                len(row) in (0, len(names)) for row in rows(delimiter, **options)
+            )
+        except csv.Error as error:
+            return cut and "unexpected end" in str(error)
+
+    ways = [('"', '"'), ('"', "\\"), *[("", "")] * (delimiter in "\t|"), ("'", "'")]
+    quote, escape = next((way for way in ways if fits(*way)), ways[0])
+    chosen = ask(names)
+    fields = {f"c{number}": "VARCHAR" for number in range(len(names))}
+    source = (
+        f"read_csv({literal(escaped(path))}, auto_detect=false, columns={fields}, "
+        f"header={not columns}, skip={skipped}, delim={literal(delimiter)}, "
+        f"quote={literal(quote)}, escape={literal(escape)}, store_rejects=true, "
+        f"rejects_limit=0, max_line_size={LONGEST}, buffer_size={2 * LONGEST})"
+    )
+    text, label = (f"c{number}" for number in chosen)
+    con.execute(f"SELECT count({text}), count({label}) FROM {source}").fetchall()
+    header = int(not columns) + skipped
+    problems = con.execute(
+        CSV_PROBLEMS.format(header=header, longest=LONGEST, blanks=literal(BLANKS))
+    ).fetchall()
+    con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+    wanted = f"SELECT {text} AS text, {label} AS label, NULL::VARCHAR AS problem"
+    return with_problems(batches(con, f"{wanted} FROM {source}"), problems)
+
+
+def with_problems(batches, problems):
+    """Put the rows that DuckDB rejected back among the others, where they were."""
+    rejected = deque(
+        (row - 1 - before, problem)
+        for before, (row, problem, is_blank) in enumerate(problems)
+        if not is_blank
+    )
+    done = 0
+    for batch in batches:
+        end, here = done + batch.num_rows, []
+        while rejected and rejected[0][0] < end:
+            here.append(rejected.popleft())
+        if here:
+            order = np.insert(
+                np.arange(batch.num_rows),
+                [max(place - done, 0) for place, _ in here],
+                batch.num_rows + np.arange(len(here)),
+            )
+            rows = pa.Table.from_batches([batch, of_problems(here)])
+            batch = rows.take(order).combine_chunks().to_batches()[0]
+        yield batch
+        done = end
+    if rejected:
+        yield of_problems(rejected)
+
+
+def of_problems(rejected):
+    rows = [{"problem": problem} for _, problem in rejected]
+    return pa.RecordBatch.from_pylist(rows, SCHEMA)
+
+
+# Parquet
+
+
+def of_parquet(con, path, columns, ask):
+    """Read two columns of Parquet."""
+    if columns:
+        raise ValueError("Parquet has names of its own; leave out columns=")
+    nodes = con.execute(
+        f"SELECT name, num_children FROM parquet_schema({literal(escaped(path))})"
+    )
+    names, inner = [], 0
+    for name, children in nodes.fetchall()[1:]:
+        if inner:
+            inner -= 1
+        else:
+            names.append(name)
+        inner += children or 0
+    chosen = ask(names)
+    source = f"read_parquet({literal(escaped(path))}, hive_partitioning=false)"
+    fields = con.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+    text, label = (f'"{fields[i][0].replace(chr(34), chr(34) * 2)}"' for i in chosen)
+    of_text, of_label = (fields[i][1] for i in chosen)
+    problem = "NULL::VARCHAR"
+    if not re.fullmatch("VARCHAR|ENUM.*", of_text):
+        problem = literal(f"text must be a string; got {of_text[:40]}")
+        problem = f"if({text} IS NULL, NULL, {problem})"
+        text = "NULL"
+    elif not PLAIN.fullmatch(of_label):
+        problem = literal(f"label must be a number or a text; got {of_label[:40]}")
+        problem = f"if({label} IS NULL, NULL, {problem})"
+        label = "NULL"
+    wanted = f"{text}::VARCHAR AS text, {label}::VARCHAR AS label, {problem} AS problem"
+    return batches(con, f"SELECT {wanted} FROM {source}")
