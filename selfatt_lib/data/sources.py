@@ -279,7 +279,7 @@ def _warn_of(left_out, rows, dataset):
             f"{dataset}: {count:,} of {rows:,} rows are no text with a label: {said}. "
             "Are text_column, label_column and labels right?"
         )
-    warnings.warn(f"{dataset}: {count:,} rows were left out: {said}", stacklevel=3)
+    warnings.warn(f"{dataset}: rows left out: {count:,} ({said})", stacklevel=3)
 
 
 # Labels
