@@ -315,7 +315,7 @@ def test_condas_environment_has_every_dependency_and_the_same_libraries():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     (pip,) = (entry["pip"] for entry in conda if isinstance(entry, dict))
     named = {
-        setup.re.split("[=<>]", entry)[0].replace("_", "-").removesuffix("-base")
+        setup.re.sub(r"[=<>].*|-base|^python-", "", entry.replace("_", "-"))
         for entry in [*(entry for entry in conda if isinstance(entry, str)), *pip]
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -46,7 +46,6 @@ YELP = {
 
 MOST_WRONG = 0.1  # of the rows: with more, the file is not what it is taken for
 NO_TEXT = "no text"
-A_CHARACTER = r"[^\s\p{Z}\x1c-\x1f\x85]"  # that is no white space, as to Python
 HELD = 30_000  # rows held besides a sample
 
 
@@ -213,7 +212,7 @@ def _sample(chunks, size, rng, names, on_invalid):
     Returns them, the rows left out as a dict of ``reason: [count, first place]``, and
     how many rows there were.
     """
-    kept, held, left_out, rows = [], 0, {}, 0
+    kept, held, left_out, rows, largest = [], 0, {}, 0, 1.0
     bar_format = "{l_bar}{bar}| {elapsed}<{remaining}"
     with tqdm(
         desc="reading reviews", total=1.0, bar_format=bar_format, leave=False, delay=0.5
@@ -230,12 +229,12 @@ def _sample(chunks, size, rng, names, on_invalid):
                     raise ValueError(f"{place}: {problem}")
                 left_out.setdefault(reason, [0, place])[0] += 1
             table = pa.Table.from_batches([batch]).drop_columns("problem")
-            right = table.append_column("draw", draw).filter(problems.is_null())
-            kept.append(right)
-            held += len(right)
+            wanted = pc.and_(problems.is_null(), pc.less(draw, largest))
+            kept.append(table.append_column("draw", draw).filter(wanted))
+            held += len(kept[-1])
             if size is not None and held > 2 * size + HELD:
-                kept = [_smallest(kept, size)]
-                held = size
+                kept, held = [_smallest(kept, size)], size
+                largest = pc.max(kept[0]["draw"]).as_py()  # no larger one is kept
     if not kept:
         return pd.DataFrame({"text": [], "label": []}), left_out, rows
     sampled = pa.concat_tables(kept) if size is None else _smallest(kept, size)
@@ -244,14 +243,17 @@ def _sample(chunks, size, rng, names, on_invalid):
 
 def _smallest(tables, size):
     table = pa.concat_tables(tables)
-    draws = table["draw"].to_numpy()
-    return table.take(np.sort(np.argsort(draws, kind="stable")[:size]))
+    if len(table) <= size:
+        return table
+    rows = np.argpartition(table["draw"].to_numpy(), size)[:size]
+    return table.take(np.sort(rows))
 
 
 def _problems(batch, names):
     """Return what is wrong with each row: array of str, null where nothing is."""
     text, label, found = (batch[name] for name in ("text", "label", "problem"))
-    is_text = pc.match_substring_regex(pc.fill_null(text, ""), A_CHARACTER)
+    text = pc.fill_null(text, "")
+    is_text = pc.invert(pc.or_(pc.utf8_is_space(text), pc.equal(text, "")))
     problems = [(pc.is_null(label), "the label is missing")]
     if names:
         known = pc.is_in(label, pa.array([*names]))

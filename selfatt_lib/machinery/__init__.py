@@ -16,7 +16,8 @@
 `devices`    what the name of a device means
 `settings`   what people and programs write for a value, and what is refused
 `readers`    files of reviews, in all their forms, as tables
-`parquet`    the process that decodes Parquet
+`decode`     the process that reads them, within limits
+`forms`      how it reads each form, with DuckDB
 `places`     where files lie, and how they are fetched
 `files`      files written whole or not at all, and read as if a stranger made them
 `recording`  what stands beside the training loop: bar, readings, signals, savings

@@ -27,6 +27,7 @@ SCHEMA = pa.schema(dict.fromkeys(["text", "label", "problem"], pa.string()))
 # DuckDB's form of a label: numbers as short as can be, nothing for what is missing
 MACROS = r"""
 CREATE MACRO canonical(given) AS CASE
+    WHEN strlen(given) = 1 THEN given
     WHEN given = '' OR lower(given) = 'nan' THEN NULL
     WHEN lower(given) IN ('true', 'false') THEN lower(given)
     WHEN regexp_full_match(given, '-?[0-9]+')
