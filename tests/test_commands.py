@@ -89,7 +89,9 @@ def test_labels_that_a_run_does_not_know_are_named(polar, tmp_path):
     file.write_text("text,stars\nsuperb,positive\nso so,mixed\n")
     said = error_of("evaluate", polar.run.path, file)
     assert said.endswith("none of the classes 'negative', 'positive': 'mixed'")
-    assert "neither a file, a folder or pattern of files, nor" in error_of("evaluate", polar.run.path, "no.csv")
+    assert "neither a file, a folder or pattern of files, nor" in error_of(
+        "evaluate", polar.run.path, "no.csv"
+    )
 
 
 def test_a_score_on_what_was_trained_on_is_called_none(polar, reviews, monkeypatch):

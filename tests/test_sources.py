@@ -1,7 +1,6 @@
 import json
 import os
 import subprocess
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ from servers import serve, sha256
 from conftest import run_code
 from selfatt_lib.config import TrainingConfig
 from selfatt_lib.data import sources
-from selfatt_lib.data.sources import load_reviews, split_reviews
-from selfatt_lib.machinery import readers
+from selfatt_lib.data.sources import load_reviews
 from selfatt_lib.machinery.places import cache_dir, locate
 from selfatt_lib.run import RunDirectory
 
@@ -25,19 +23,11 @@ TEXTS = [
     'Say "no".',
 ]
 STARS = [5, 1, 3, 2, 1]
-TABLE = pd.DataFrame({"text": TEXTS, "stars": STARS})
+TABLE = pd.DataFrame({"text": TEXTS, "label": STARS})
 
 
 def tutorial_json(path, texts=TEXTS, labels=STARS):
     path.write_text(json.dumps({"texts": texts, "labels": labels}))
-
-
-def json_lines(path, rows=None):
-    rows = rows or [
-        {"review_id": str(i), "stars": float(star), "text": text}
-        for i, (text, star) in enumerate(zip(TEXTS, STARS))
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_a_chapter_finds_the_same_files_in_whatever_folder_it_is_opened(
@@ -62,68 +52,151 @@ def test_a_chapter_finds_the_same_files_in_whatever_folder_it_is_opened(
         load_reviews("mine.json")
 
 
-WRITERS = {
-    "tutorial.json": tutorial_json,
-    "indented.json": lambda path: path.write_text(
-        json.dumps({"texts": TEXTS, "labels": STARS}, indent=2)
-    ),
-    "yelp_academic_dataset_review.json": json_lines,
-    "reviews.jsonl": json_lines,
-    "reviews.csv": lambda path: TABLE.to_csv(path, index=False),
-    "reviews.parquet": lambda path: TABLE.assign(user="x").to_parquet(path),
-}
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize("name", WRITERS)
-def test_every_form_of_file_gives_the_same_reviews(name, zipped, tmp_path):
-    path = tmp_path / name
-    WRITERS[name](path)
-    if zipped:
-        with zipfile.ZipFile(
-            tmp_path / f"{name}.zip", "w", zipfile.ZIP_DEFLATED
-        ) as archive:
-            archive.write(path, name)
-        path = tmp_path / f"{name}.zip"
-    reviews = load_reviews(path)
-    assert reviews["text"].tolist() == TEXTS
-    assert reviews["stars"].tolist() == STARS
-
-
-def test_a_csv_may_begin_with_a_byte_order_mark_and_have_other_columns(tmp_path):
-    TABLE.assign(user="x").to_csv(
-        tmp_path / "a.csv",
-        index=False,
-        encoding="utf-8-sig",
-        columns=["user", "stars", "text"],
-    )
-    assert load_reviews(tmp_path / "a.csv")["text"].tolist() == TEXTS
+def written(tmp_path, content, name="reviews.csv"):
+    (tmp_path / name).write_text(content)
+    return tmp_path / name
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
-def test_a_long_file_is_read_whole_across_chunks(form, tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "CHUNK", 7)
-    table = pd.DataFrame(
-        {
-            "text": [f"review {i}" for i in range(50)],
-            "stars": [1 + i % 5 for i in range(50)],
-        }
-    )
+def test_a_file_gives_its_texts_and_labels_in_its_order(form, tmp_path):
     path = tmp_path / f"reviews.{form}"
     {
-        "jsonl": lambda: table.to_json(path, orient="records", lines=True),
-        "csv": lambda: table.to_csv(path, index=False),
-        "parquet": lambda: table.to_parquet(path, row_group_size=9),
+        "jsonl": lambda: TABLE.to_json(path, orient="records", lines=True),
+        "csv": lambda: TABLE.to_csv(path, index=False),
+        "parquet": lambda: TABLE.to_parquet(path),
     }[form]()
     reviews = load_reviews(path)
-    assert reviews["text"].tolist() == table["text"].tolist()
-    assert reviews["stars"].tolist() == table["stars"].tolist()
+    assert reviews["text"].tolist() == TEXTS
+    assert reviews["label"].tolist() == STARS
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "read"),
+    [
+        ("5 1 3", {}, [5, 1, 3]),
+        ("5.0 1 3", {}, [5, 1, 3]),
+        ("4.5 1 3", {}, [4.5, 1.0, 3.0]),
+        ("0 -1 1", {}, [0, -1, 1]),
+        ("good bad 3", {}, ["good", "bad", "3"]),
+        ("TRUE true false", {}, ["TRUE", "TRUE", "false"]),
+        ("2 9 3", {"bins": [3, 5, 7, 9]}, [1, 5, 2]),
+        ("0.5 2.5 5", {"bins": [1.5, 3.5]}, [1, 2, 3]),
+        ("1 6 9", {"bins": [5], "labels": ["bad", "good"]}, ["bad", "good", "good"]),
+        ("0 1 0", {"labels": {0: "no", 1: "yes"}}, ["no", "yes", "no"]),
+        ("0 1 4", {"labels": {str(n): n + 1 for n in range(5)}}, [1, 2, 5]),
+        ("1 2 1", {"labels": ["1", "2"]}, ["1", "2", "1"]),
+        ("high low low", {"labels": ["low", "high"]}, ["high", "low", "low"]),
+        ("High LOW low", {"labels": ["low", "high"]}, ["high", "low", "low"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*differ by case")
+def test_labels_are_whole_numbers_numbers_or_texts(given, options, read, tmp_path):
+    rows = "".join(f"t{i},{label}\n" for i, label in enumerate(given.split()))
+    reviews = load_reviews(written(tmp_path, f"text,label\n{rows}"), **options)
+    assert reviews["label"].tolist() == read
+    assert [*map(type, reviews["label"].tolist())] == [*map(type, read)]
+
+
+def test_labels_that_differ_by_case_are_one_and_it_is_said(tmp_path):
+    path = written(tmp_path, "text,label\na,Good\nb,good\nc,good\nd,bad\n")
+    with pytest.warns(UserWarning, match="the name of the commonest: 'Good'$"):
+        labels = load_reviews(path)["label"]
+    assert labels.tolist() == ["good", "good", "good", "bad"]
+
+
+def test_columns_found_by_their_names_are_said_but_for_plain_ones(tmp_path, capsys):
+    load_reviews(written(tmp_path, "Review,Sentiment\na,good\nb,bad\n"))
+    said = "reviews.csv: texts are 'Review', labels are 'Sentiment'\n"
+    assert capsys.readouterr().out == said
+    load_reviews(written(tmp_path, "text,stars\na,1\nb,5\n"))
+    load_reviews(
+        written(tmp_path, "a,b\nx,1\ny,5\n"), text_column="a", label_column="b"
+    )
+    assert capsys.readouterr().out == ""
+
+
+REFUSED = {
+    "a label that is missing": ("text,label\na,1\nb,\n", {}, "row 2: the label is mi"),
+    "a label that is unknown": (
+        "text,label\na,good\nb,so-so\n",
+        {"labels": ["bad", "good"]},
+        "row 2: the label must be one of 'bad', 'good'; got so-so",
+    ),
+    "a text among numbers to cut": (
+        "text,label\na,1\nb,good\n",
+        {"bins": [3]},
+        "bins cut numbers; got the labels 'good'",
+    ),
+    "no such column": (
+        "a,b\nx,1\n",
+        {"text_column": "text"},
+        "has no 'text' as text; it has: 'a', 'b'",
+    ),
+    "too many labels": (
+        "text,label\n" + "".join(f"a,label {i}\n" for i in range(1200)),
+        {},
+        "1,200 labels, 'label .*; at most 1,000 are expected. Is label_column right",
+    ),
+    "too many rows without a text": (
+        "text,label\n" + "a,1\n" * 5 + ",1\n" * 5,
+        {},
+        "5 of 10 rows are no text with a label: no text in 5, first in row 6",
+    ),
+    "header only": ("text,label\n", {}, "holds no review"),
+    "blank texts only": ('text,label\n" ",1\n', {}, "1 of 1 rows are no text"),
+    "on_invalid": ("text,label\na,1\n", {"on_invalid": "drop"}, "on_invalid must be"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_wrong_is_said(name, tmp_path):
+    content, options, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        load_reviews(written(tmp_path, content), **options)
+
+
+def test_wrong_rows_are_left_out_and_counted_if_that_is_wanted(tmp_path):
+    rows = ["a,1"] * 40 + ["b,", ",1", "c,9", "d,"] + ["e,2"] * 40
+    path = written(tmp_path, "text,label\n" + "\n".join(rows))
+    with pytest.warns(UserWarning, match="rows left out: 4") as caught:
+        reviews = load_reviews(path, on_invalid="skip", labels=[1, 2])
+    assert len(reviews) == 80
+    said = str(caught[0].message)
+    for reason in (
+        "the label is missing in 2, first in row 41",
+        "no text in 1, first in row 42",
+        "the label must be one of 1, 2 in 1, first in row 43",
+    ):
+        assert reason in said
+    with pytest.raises(ValueError, match="row 41: the label is missing"):
+        load_reviews(path, labels=[1, 2])
+
+
+def test_reviews_without_a_word_are_left_out_and_counted(tmp_path):
+    table = pd.DataFrame({"text": ["good"] * 30 + ["", "  \n ", None], "label": 1})
+    table.to_parquet(tmp_path / "a.parquet")
+    with pytest.warns(UserWarning, match="rows left out: 3 .no text in 3, first in ro"):
+        assert len(load_reviews(tmp_path / "a.parquet")) == 30
+
+
+def test_html_is_undone_on_request(tmp_path):
+    path = written(tmp_path, "text,label\n" + "a&amp;b<br />c,1\n" * 20 + "<br>,1\n")
+    with pytest.warns(UserWarning, match="no text in 1, first in row 21"):
+        texts = load_reviews(path, unescape_html=True)["text"]
+    assert set(texts) == {"a&b\nc"}
+    assert load_reviews(path)["text"][0] == "a&amp;b<br />c"
+
+
+# Samples
 
 
 def test_a_sample_is_drawn_evenly_and_by_the_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "CHUNK", 10)
+    monkeypatch.setattr(sources, "HELD", 10)
     path = tmp_path / "reviews.csv"
-    pd.DataFrame({"text": [f"r{i}" for i in range(400)], "stars": 3}).to_csv(
+    pd.DataFrame({"text": [f"r{i}" for i in range(400)], "label": 3}).to_csv(
         path, index=False
     )
     drawn = [
@@ -139,193 +212,20 @@ def test_a_sample_is_drawn_evenly_and_by_the_seed(tmp_path, monkeypatch):
     assert 0.4 < first_half < 0.6
 
 
-def test_blank_reviews_are_left_out_and_counted(tmp_path):
-    path = tmp_path / "reviews.csv"
-    pd.DataFrame({"text": ["good", "", "  \n ", "bad"], "stars": [5, 4, 3, 1]}).to_csv(
-        path, index=False
-    )
-    with pytest.warns(UserWarning, match="2 reviews without a word were left out"):
-        reviews = load_reviews(path)
-    assert reviews["stars"].tolist() == [5, 1]
-
-
-@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
-def test_a_review_of_a_million_characters_is_read(form, tmp_path):
-    path = tmp_path / f"a.{form}"
-    table = pd.DataFrame({"text": ["x" * 10**6, "y z\n" * 250_000], "stars": [1, 2]})
-    {
-        "jsonl": lambda: json_lines(path, table.to_dict("records")),
-        "csv": lambda: table.to_csv(path, index=False),
-        "parquet": lambda: table.to_parquet(path),
-    }[form]()
-    assert load_reviews(path).equals(table.astype({"text": object}))
-
-
-BAD = {
-    "no fields.json": (
-        '{"reviews": []}',
-        (
-            "has no 'texts' and no 'labels'; it has: 'reviews'|"
-            "has no 'text' and no 'stars'; it has: 'reviews'"
-        ),
-    ),
-    "no labels.json": ('{"texts": ["a"]}', "has no 'labels'; it has: 'texts'"),
-    "no lists.json": ('{"texts": 5, "labels": 5}', "texts and labels must be lists"),
-    "unequal.json": ('{"texts": ["a", "b"], "labels": [1]}', "2 texts but 1 labels"),
-    "broken.json": ('{"texts": ["a",', "the file is not valid JSON"),
-    "list.json": ("[1, 2]", "got a JSON list"),
-    "no stars.jsonl": (
-        '{"text": "a", "stars": 1}\n{"text": "b"}\n',
-        "line 2 has no 'stars'; it has: 'text'",
-    ),
-    "broken line.jsonl": (
-        '{"text": "a", "stars": 1}\n\n{"text": \n',
-        "line 3 is not valid JSON",
-    ),
-    "no column.csv": ("text,rating\na,1\n", "has no 'stars'; it has: 'text', 'rating'"),
-    "ragged.csv": ("text,stars\na,1\nb,2,3,4\n", "cannot be read as CSV"),
-    "latin.csv": (
-        "text,stars\ncaf\xe9,1\n".encode("latin-1"),
-        "row 1: text must be valid Unicode, in UTF-8",
-    ),
-    "empty.csv": ("", "is empty; expected a header with the columns text and stars"),
-    "commas.csv": (
-        "text,stars\nGreat, loved it,5\nBad, hated it,1\n",
-        "line 2: it has 3 fields, the header 2. Put texts that contain commas",
-    ),
-    "array.json": (
-        '[{"text": "a", "stars": 1}]',
-        r'expected .* or one {"text": ..., "stars": ...} a line; got a JSON list',
-    ),
-    "bool.jsonl": (
-        '{"text": "a", "stars": true}\n',
-        "row 1: stars must be .*; got True",
-    ),
-    "half a character.jsonl": (
-        '{"text": "a \\ud800", "stars": 1}\n',
-        "row 1: text must be valid Unicode",
-    ),
-    "six.csv": (
-        "text,stars\na,1\nb,6\n",
-        "row 2: stars must be a whole number from 1 to 5; got '6'",
-    ),
-    "zero.jsonl": (
-        '{"text": "a", "stars": 0}\n',
-        "row 1: stars must be a whole number from 1 to 5; got 0",
-    ),
-    "half.jsonl": (
-        '{"text": "a", "stars": 4}\n{"text": "a", "stars": 4.5}\n',
-        "row 2: stars must be .*; got 4.5",
-    ),
-    "word.csv": ("text,stars\na,five\n", "row 1: stars must be .*; got 'five'"),
-    "null.jsonl": (
-        '{"text": "a", "stars": null}\n',
-        "row 1: stars must be .*; got None",
-    ),
-    "number.jsonl": (
-        '{"text": 7, "stars": 1}\n',
-        "row 1: text must be a string; got 7",
-    ),
-    "not.parquet": ("text,stars\na,1\n", "cannot be read as Parquet"),
-    "reviews.txt": ("good\n", "the name should end in .json, .jsonl, .csv, .parquet"),
-    "header only.csv": ("text,stars\n", "holds no review"),
-    "nothing.json": ('{"texts": [], "labels": []}', "holds no review"),
-    "nothing.jsonl": ("", "the file is not valid JSON|holds no review"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_is_refused_with_what_is_wrong(name, tmp_path):
-    content, message = BAD[name]
-    path = tmp_path / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=message) as caught:
-        load_reviews(path)
-    assert name in str(caught.value)
-
-
-def test_a_row_is_named_by_its_place_in_the_file_not_in_the_chunk(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(readers, "CHUNK", 10)
-    rows = [{"text": "a", "stars": 1}] * 24 + [{"text": "a", "stars": 7}]
-    json_lines(tmp_path / "a.jsonl", rows)
-    with pytest.raises(ValueError, match="row 25: stars"):
-        load_reviews(tmp_path / "a.jsonl")
-
-
-def test_a_parquet_file_without_the_columns_is_refused(tmp_path):
-    TABLE.rename(columns={"text": "body"}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match="has no 'text'; it has: 'body', 'stars'"):
-        load_reviews(tmp_path / "a.parquet")
-
-
-def test_a_zip_archive_of_several_files_is_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("a.csv", "text,stars\n")
-        archive.writestr("b.csv", "text,stars\n")
-    with pytest.raises(
-        ValueError, match="a zip archive of 2 files; exactly one is expected"
-    ):
-        load_reviews(tmp_path / "a.zip")
-
-
-def test_a_damaged_zip_archive_is_refused(tmp_path):
-    path = tmp_path / "reviews.csv.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("reviews.csv", "text,stars\ngood film,5\n")
-    content = path.read_bytes()
-    path.write_bytes(content[:-30])
-    with pytest.raises(
-        ValueError, match=r"reviews.csv.zip is not a whole zip archive; get it again: "
-    ):
-        load_reviews(path)
-    path.write_bytes(content.replace(b"good film", b"evil film"))
-    with pytest.raises(ValueError, match=r"reviews.csv.zip is damaged: Bad CRC-32"):
-        load_reviews(path)
-
-
-def test_blank_lines_and_categories_are_no_obstacle(tmp_path):
-    (tmp_path / "a.jsonl").write_text(
-        '\n\n{"text": "a", "stars": 1}\n\n{"text": "b", "stars": 2}\n'
-    )
-    assert load_reviews(tmp_path / "a.jsonl")["stars"].tolist() == [1, 2]
-    table = pd.DataFrame(
-        {"text": pd.Categorical(["a", None, "b"]), "stars": pd.Categorical([1, 2, 3])}
-    )
-    table.to_parquet(tmp_path / "a.parquet")
-    with pytest.warns(UserWarning, match="1 reviews without a word"):
-        assert load_reviews(tmp_path / "a.parquet")["stars"].tolist() == [1, 3]
+def test_more_reviews_than_there_are_cannot_be_drawn(tmp_path):
+    TABLE.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(ValueError, match="holds 5 reviews, but 6 were asked for"):
+        load_reviews(tmp_path / "a.csv", size=6)
 
 
 @pytest.mark.parametrize("name", ["yelp", "nowhere/reviews.json"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(
         FileNotFoundError,
-        match=f"'{name}' is neither a file nor one of: review-snippets, yelp-review-"
-        "full",
+        match=f"'{name}' is neither a file, a folder or pattern of files, nor one of: "
+        "review-snippets, yelp-review-full",
     ):
         load_reviews(name)
-
-
-def test_more_reviews_than_there_are_cannot_be_drawn_or_split(tmp_path):
-    TABLE.to_csv(tmp_path / "a.csv", index=False)
-    with pytest.raises(ValueError, match="holds 5 reviews, but 6 were asked for"):
-        load_reviews(tmp_path / "a.csv", size=6)
-    with pytest.raises(ValueError, match="needs 7; the data set has 5"):
-        split_reviews(TABLE, valid_size=4, train_size=3)
-    with pytest.raises(ValueError, match="needs 6; the data set has 5"):
-        split_reviews(TABLE, valid_size=5)
-
-
-def test_a_split_holds_out_by_the_seed_and_loses_nothing():
-    reviews = pd.DataFrame({"text": [f"r{i}" for i in range(100)], "stars": 1})
-    train, valid = split_reviews(reviews, valid_size=30, seed=1)
-    assert (len(train), len(valid)) == (70, 30)
-    assert set(train["text"]) | set(valid["text"]) == set(reviews["text"])
-    assert split_reviews(reviews, 30, seed=1)[1].equals(valid)
-    assert not split_reviews(reviews, 30, seed=2)[1].equals(valid)
-    assert [len(part) for part in split_reviews(reviews, 30, 20)] == [20, 30]
 
 
 # Downloads
@@ -333,7 +233,7 @@ def test_a_split_holds_out_by_the_seed_and_loses_nothing():
 
 def test_the_snippets_have_the_counts_that_were_measured():
     reviews = load_reviews("review-snippets")
-    assert reviews["stars"].value_counts().sort_index().tolist() == [
+    assert reviews["label"].value_counts().sort_index().tolist() == [
         4031,
         2280,
         1256,
@@ -341,6 +241,8 @@ def test_the_snippets_have_the_counts_that_were_measured():
         4810,
     ]
     assert reviews["text"][2] == "Effective but too tepid biopic"
+    assert reviews["source"].nunique() == 10_605 + 309
+    assert (reviews["source"][10_605:] == reviews["source"].iloc[-1]).sum() > 1
 
 
 def test_a_second_load_fetches_nothing(monkeypatch):
@@ -399,7 +301,7 @@ def hub(table):
 LOAD_YELP = """
 from selfatt_lib.data.sources import load_reviews
 reviews = load_reviews("yelp-review-full")
-print(reviews["text"].tolist(), reviews["stars"].tolist())
+print(reviews["text"].tolist(), reviews["label"].tolist())
 """
 
 
@@ -431,7 +333,7 @@ def test_the_hubs_new_lines_and_quotes_are_read_as_such_and_nothing_else(tmp_pat
     with serve(hub(table.to_parquet())) as (address, _):
         loaded = run_with_hub(address, tmp_path)
     assert loaded.stdout.strip() == f"{read} {[4] * len(read)}", loaded.stderr
-    assert "1 reviews without a word were left out" in loaded.stderr
+    assert "rows left out: 1" in loaded.stderr
 
 
 def test_a_hub_that_does_not_answer_is_an_error_that_says_so(tmp_path):

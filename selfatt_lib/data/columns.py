@@ -59,16 +59,19 @@ def _choose(names, what, given, where):
         spelled = ["".join(c for c in name.lower() if c not in "_ -") for name in names]
         usual = SPELLINGS[what].split()
         found = [i for i, name in enumerate(spelled) if name in usual]
-        sought = f"{what!r} or another usual name"
+        sought = f"{what!r}, nor another usual name for it"
         # a column of this very name is meant, whatever else is there
         exact = [i for i in found if names[i].lower() in (what, f"{what}s")]
         found = exact if len(exact) == 1 else found
-    if len(found) != 1:
-        shown = ", ".join(map(reprlib.repr, islice(names, 20))) or "nothing"
-        several = ", ".join(reprlib.repr(names[i]) for i in islice(found, 5))
-        said = f"could mean {several}" if found else f"has no {sought}"
-        raise ValueError(
-            f"{where} {said} as {what}; it has: {shown}. "
-            f"Say which column it is, by {what}_column=."
-        )
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(map(reprlib.repr, islice(names, 20))) or "nothing"
+    several = list(dict.fromkeys(names[i] for i in found))
+    if len(several) == 1:
+        raise ValueError(f"{where} has {several[0]!r} more than once; it has: {shown}")
+    said = ", ".join(map(reprlib.repr, several[:5]))
+    said = f"could mean {said} by {what}" if found else f"has no {sought}"
+    raise ValueError(
+        f"{where} {said}; it has: {shown}. "
+        f"Say which column is the {what}, by {what}_column=."
+    )

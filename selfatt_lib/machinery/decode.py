@@ -71,15 +71,20 @@ def main():
                 if "invalid state" not in str(error):
                     raise
                 # lines that end in different ways, which DuckDB refuses
-                rewritten += " lines"
-                unpack(path, "", None, rewritten, most, newlines=True)
-                deliver(rewritten)
+                lines = f"{rewritten} lines"
+                unpack(path, "", None, lines, most, newlines=True)
+                deliver(lines)
+            if path == rewritten:
+                os.remove(path)
 
 
 def send(stream, form, columns, most, shares, path):
     """Send the reviews of a file that is not packed."""
     read = {"json": of_json, "csv": of_csv, "parquet": of_parquet}[form]
     done = size = 0
+    with open(path, "rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise ValueError('it is not UTF-8; say encoding="utf-16"')
     with connect(path) as con:
         for batch in read(con, path, columns, partial(ask_for_columns, stream)):
             size += batch.nbytes
@@ -135,7 +140,7 @@ def choose_member(path, suffixes, most):
     shown = [
         name
         for name, member in members.items()
-        if not (member.is_dir() or re.search(r"(^|/)(\.|__MACOSX/)", name))
+        if not (member.is_dir() or re.search(r"(^|/)(\.[^./]|__MACOSX/)", name))
     ]
     forms = {name: suffixes.get(os.path.splitext(name)[1].lower()) for name in shown}
     known = [name for name in shown if forms[name]]
@@ -245,7 +250,8 @@ def words(error):
         return f"a review has more than {LONGEST:,} bytes"
     if found := re.search(r"Malformed JSON .* record/value (\d+): (.*?)\.", said):
         return f"review {int(found[1]) - 1} is not valid JSON: {found[2]}"
-    return said.splitlines()[0][:250] if said else type(error).__name__
+    said = re.sub(r"^([A-Z][a-z]+ )+Error: ", "", said.partition("\n")[0])
+    return said[:250] or type(error).__name__
 
 
 def run():

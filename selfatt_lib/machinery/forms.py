@@ -20,6 +20,7 @@ import pyarrow as pa
 ROWS = 2048  # reviews in a batch
 LONGEST = 2**24  # bytes of a review
 LARGEST = 2**29  # bytes of a JSON document that is read whole
+REJECTS = 100_000  # what is wrong in a CSV file, at most
 SAMPLE = 2**20  # bytes from which delimiter and quotes are found
 BLANKS = " \t\r\n\v\f\u00a0"
 SCHEMA = pa.schema(dict.fromkeys(["text", "label", "problem"], pa.string()))
@@ -66,7 +67,8 @@ FROM (SELECT json, json_extract_string(json, {paths}) AS found FROM {source})
 """
 CSV_PROBLEMS = """
 SELECT min(line) - {header}, CASE min_by(error_type::VARCHAR, column_idx)
-    WHEN 'UNQUOTED VALUE' THEN 'a quote in it is neither closed nor doubled'
+    WHEN 'UNQUOTED VALUE'
+    THEN 'a quote in it is not closed within {longest:,} bytes, or not doubled'
     WHEN 'INVALID ENCODING'
     THEN 'it is not UTF-8; say what the file is in, as encoding="cp1252"'
     WHEN 'LINE SIZE OVER MAXIMUM' THEN 'it has more than {longest:,} bytes'
@@ -226,8 +228,6 @@ def of_csv(con, path, columns, ask):
     with open(path, "rb") as stream:
         sample = stream.read(SAMPLE)
         cut = bool(stream.read(1))
-    if sample[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        raise ValueError('it is not UTF-8; say encoding="utf-16"')
     text = sample.decode("utf-8-sig", "replace")
     skipped = len(text) - len(text := text.lstrip("\r\n"))
     if not text:
@@ -275,7 +275,7 @@ def of_csv(con, path, columns, ask):
         f"read_csv({literal(escaped(path))}, auto_detect=false, columns={fields}, "
         f"header={not columns}, skip={skipped}, delim={literal(delimiter)}, "
         f"quote={literal(quote)}, escape={literal(escape)}, store_rejects=true, "
-        f"rejects_limit=0, max_line_size={LONGEST}, buffer_size={2 * LONGEST})"
+        f"rejects_limit={REJECTS}, max_line_size={LONGEST}, buffer_size={2 * LONGEST})"
     )
     text, label = (f"c{number}" for number in chosen)
     con.execute(f"SELECT count({text}), count({label}) FROM {source}").fetchall()
@@ -283,6 +283,10 @@ def of_csv(con, path, columns, ask):
     problems = con.execute(
         CSV_PROBLEMS.format(header=header, longest=LONGEST, blanks=literal(BLANKS))
     ).fetchall()
+    wrong = con.execute("SELECT count(*) FROM reject_errors").fetchone()
+    if wrong[0] >= REJECTS:
+        row, problem, _ = problems[0]
+        raise ValueError(f"too many rows are no CSV; the first is row {row}: {problem}")
     con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
     wanted = f"SELECT {text} AS text, {label} AS label, NULL::VARCHAR AS problem"
     return with_problems(batches(con, f"{wanted} FROM {source}"), problems)
