@@ -111,7 +111,7 @@ def test_words_tokenized_apart_are_tokenized_as_spacy_does_together(spacy_tokens
 RULED = ["de", "fr", "ru", "es", "en", "xx"]
 
 
-@pytest.mark.parametrize("language", [*RULED, "gd", "hu", "tr"])
+@pytest.mark.parametrize("language", [*RULED, "ar", "gd", "hu", "tr"])
 def test_in_every_language_words_are_tokenized_apart_as_together(language):
     rng = random.Random(0)
     cases = [case for case in spacy.blank(language).tokenizer.rules if case.strip()]
@@ -121,7 +121,7 @@ def test_in_every_language_words_are_tokenized_apart_as_together(language):
         "1:30",
         "l'",
         "d’",
-        "EE.",
+        "film.",
         "z.B.",
         "т.ч.",
         "д-р",
