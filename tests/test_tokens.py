@@ -415,14 +415,14 @@ class Slow:
             time.sleep(0.5)
 sys.meta_path.insert(0, Slow())
 
-texts = ["a good film"] * 30
+texts = [f"good-{{n}}" for n in range(3000)]  # the thread is not done soon
 thread = threading.Thread(target=tokenize_all, args=(texts, 100, True, "de"))
 thread.start()
 importing.wait()
 child = os.fork()
 if not child:
     signal.alarm(20)
-    os._exit(len(tokenize_all(texts, 100, True, "de")))
+    os._exit(len(tokenize_all(texts, 100, True, "de")) // 100)
 thread.join()
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

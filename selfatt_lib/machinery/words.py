@@ -7,7 +7,7 @@ from threading import RLock
 import numpy as np
 
 from selfatt_lib.machinery.languages import LONGEST_WORD, tokenizer, with_cases
-from selfatt_lib.machinery.threads import hold_at_fork, no_fork
+from selfatt_lib.machinery.threads import hold_at_fork, importing, no_fork
 
 DISTINCT_WORDS = 500_000  # words whose tokens are remembered
 
@@ -121,7 +121,7 @@ def _words(language, lower):
 
 def words_of(language, lower):
     """Return the words of a language that are known so far: one _Words for all."""
-    with no_fork:
+    with importing():  # a fork that waits does not know their lock, and goes first
         return _words(language, lower)
 
 
