@@ -160,7 +160,7 @@ def load_reviews(
     if bins:
         reviews["label"] = _cut(reviews["label"], bins, labels, dataset)
     elif names:
-        reviews["label"] = reviews["label"].map(names)
+        reviews["label"] = reviews["label"].str.lower().map(names)
     else:
         reviews["label"] = _typed(reviews["label"], dataset)
     return reviews
@@ -256,7 +256,7 @@ def _problems(batch, names):
     is_text = pc.invert(pc.or_(pc.utf8_is_space(text), pc.equal(text, "")))
     problems = [(pc.is_null(label), "the label is missing")]
     if names:
-        known = pc.is_in(label, pa.array([*names]))
+        known = pc.is_in(pc.utf8_lower(label), pa.array([*names]))
         said = f"the label must be one of {listed(names)}; got "
         problems.append(
             (pc.invert(known), pc.binary_join_element_wise(said, label, ""))
@@ -290,8 +290,8 @@ def _warn_of(left_out, rows, dataset):
 def _named(labels):
     """Return the name of each label that a file may have: dict, empty if any may be."""
     if isinstance(labels, dict):
-        return {label_text(given): name for given, name in labels.items()}
-    return {label_text(label): label for label in labels or ()}
+        return {label_text(given).lower(): name for given, name in labels.items()}
+    return {label_text(label).lower(): label for label in labels or ()}
 
 
 def _typed(texts, dataset):
