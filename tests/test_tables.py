@@ -176,6 +176,15 @@ def test_a_file_of_any_of_these_forms_is_read(name, content, polar, tmp_path):
         assert row["predicted"] == "positive"
 
 
+def test_a_folder_adds_no_column(polar, tmp_path):
+    file = tmp_path / "year=2020" / "in.csv"
+    file.parent.mkdir()
+    file.write_text("Review Text\nsuperb love\n")  # a usual name of the texts
+    (row,) = lines_of(polar, file)
+    assert list(row) == ["Review Text", "predicted", "probability"]
+    assert row["predicted"] == "positive"
+
+
 def test_rows_that_look_odd_are_rows(polar, tmp_path):
     file = tmp_path / "in.csv"
     texts = [
@@ -219,13 +228,15 @@ def test_the_column_of_texts_is_that_of_training_or_the_one_named(
     polar, tmp_path, monkeypatch
 ):
     file = tmp_path / "in.csv"
-    file.write_text("review,label,Größe\nsuperb love,1,awful\n")
+    file.write_text("review,comment,Größe\nsuperb love,1,awful\n")
     said = error_of(polar, file)
-    assert "no column 'text'; it has 'review', 'label', 'Größe'" in said
+    assert "could mean 'review', 'comment' as text" in said
+    assert "by --text-column." in said
+    assert "has no 'text'" in error_of(polar, file, "out.csv", "--text-column", "text")
     (row,) = lines_of(polar, file, "--text-column", "review")
     assert row["predicted"] == "positive"
     assert tables.name_of_text(polar.run.path, "review") == "review"
-    assert tables.name_of_text(polar.run.path, None) == "text"
+    assert tables.name_of_text(polar.run.path, None) is None
     settings = json.loads((polar.run.path / "config.json").read_text())
     settings["training"]["text_column"] = "Größe"
     (tmp_path / "config.json").write_text(json.dumps(settings))
@@ -262,8 +273,8 @@ def test_the_column_of_texts_is_that_of_training_or_the_one_named(
         ),
         ("in.jsonl", b'{"text": "a"}\n{"text": "b"\n', "Malformed JSON"),
         ("in.jsonl", b'{"text": "\\ud800"}\n', "Malformed JSON"),
-        ("in.jsonl", b'["a"]\n', "no column 'text'"),
-        ("in.jsonl", b"", "no column 'text'"),
+        ("in.jsonl", b'["a"]\n', "has no 'text' or another usual name"),
+        ("in.jsonl", b"", "has no 'text' or another usual name"),
         ("in.parquet", b"PAR1", "in.parquet cannot be read"),
         ("in.xlsx", b"", "should end in .csv, .tsv, .json"),
         ("in.csv", b"text,Predicted\na,b\n", "has a column 'predicted' already"),

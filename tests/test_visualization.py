@@ -1,5 +1,6 @@
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -442,7 +443,7 @@ def test_no_name_of_a_confusion_matrix_runs_into_another(count, name):
     for axis, lower, upper in ((ax.xaxis, "x0", "x1"), (ax.yaxis, "y0", "y1")):
         boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
         boxes.sort(key=lambda box: getattr(box, lower))
-        for box, next_box in zip(boxes, boxes[1:]):
+        for box, next_box in pairwise(boxes):
             assert getattr(box, upper) <= getattr(next_box, lower)
     if count <= 30:
         assert len(names_on(ax.xaxis)) == count

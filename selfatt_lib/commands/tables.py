@@ -16,8 +16,10 @@ import duckdb
 import pyarrow as pa
 
 from selfatt_lib.commands import printable
+from selfatt_lib.data.columns import choose_column
 from selfatt_lib.labels import listed
 from selfatt_lib.machinery.files import replacing
+from selfatt_lib.machinery.forms import escaped, literal
 from selfatt_lib.machinery.places import locate
 from selfatt_lib.machinery.progress import tqdm
 from selfatt_lib.run import read_settings
@@ -40,13 +42,14 @@ class Table:
     Parameters
     ----------
     path : str
-    text_column : str
+    text_column : str, optional
+        By default the one with a usual name.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        There is no such file; its form is unknown; it cannot be read; it has no such
-        column.
+        There is no such file; its form is unknown; it cannot be read; its column of
+        texts is not there, or could be one of several.
     """
 
     def __init__(self, path, text_column):
@@ -62,14 +65,10 @@ class Table:
         self.connection = duckdb.connect(config=CLOSED)
         with self.errors(ValueError, "cannot be read"):
             self.names = self.connection.sql(f"FROM {self.source()}").columns
-            if text_column not in self.names:
-                raise ValueError(
-                    f"no column {text_column!r}; it has {listed(self.names)}. "
-                    "--text-column names another"
-                )
             query = f"SELECT count(*) FROM {self.source()}"
             [(self.count,)] = self.connection.execute(query).fetchall()
-        self.text_column = text_column
+        found = choose_column(self.names, "text", text_column, path, "--text-column")
+        self.text_column = self.names[found]
 
     @contextmanager
     def errors(self, kind, what):
@@ -85,8 +84,7 @@ class Table:
 
     def source(self, typed=False):
         """Return what DuckDB reads the file by; `typed`: JSON's values have types."""
-        # a name with one of these would be a pattern
-        name = _text(re.sub(r"([*?[])", r"[\1]", str(self.path)))
+        name = f"{literal(escaped(str(self.path)))}, hive_partitioning=false"
         if self.form == "parquet":
             return f"read_parquet({name})"
         # by a name with "?" in it, DuckDB would not know
@@ -97,10 +95,10 @@ class Table:
             how = no_dates if typed else "maximum_depth=1"
             return f"read_json({name}, sample_size=-1, {how})"
         delimiter, names = self._header()
-        columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
+        columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
         return (
             f"read_csv({name}, auto_detect=false, columns={{{columns}}}, header=true, "
-            f"delim={_text(delimiter)}, quote='\"', escape='\"', "
+            f"delim={literal(delimiter)}, quote='\"', escape='\"', "
             f"max_line_size={LONGEST_ROW})"
         )
 
@@ -181,7 +179,7 @@ class Table:
             try:
                 with self.errors(OSError, f"could not be made into {out}"):
                     form = f"(FORMAT {WRITTEN[suffix]})"
-                    copy = f"COPY ({query}) TO {_text(temporary)} {form}"
+                    copy = f"COPY ({query}) TO {literal(str(temporary))} {form}"
                     self.connection.execute(copy)
             except OSError:
                 if failed:
@@ -189,18 +187,13 @@ class Table:
                 raise
 
 
-def _text(value):
-    return "'" + str(value).replace("'", "''") + "'"
-
-
 def _quoted(name):
     return '"' + name.replace('"', '""') + '"'
 
 
 def name_of_text(run, given):
-    """Return the name of the column of texts: as given, or as in training."""
-    # data.columns.choose_columns will find it
-    return given or read_settings(locate(run)).training.text_column or "text"
+    """Return the name of the column of texts, as given or as in training, or None."""
+    return given or read_settings(locate(run)).training.text_column
 
 
 def answer(table, classifier, out, all_probabilities=False):
