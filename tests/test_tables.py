@@ -3,6 +3,9 @@
 import csv
 import gzip
 import json
+import subprocess
+import sys
+import time
 from datetime import date
 from decimal import Decimal
 
@@ -200,7 +203,9 @@ def test_rows_that_look_odd_are_rows(polar, tmp_path):
     assert [row["text"] for row in lines_of(polar, file)] == texts
 
 
-def test_many_rows_keep_their_order_in_every_form(polar, tmp_path, monkeypatch):
+@pytest.fixture
+def sizes(monkeypatch):
+    """How many texts were predicted at each call: list of int."""
     sizes, real = [], Classifier.predict
 
     def predict(self, texts, **options):
@@ -208,6 +213,10 @@ def test_many_rows_keep_their_order_in_every_form(polar, tmp_path, monkeypatch):
         return real(self, texts, **options)
 
     monkeypatch.setattr(Classifier, "predict", predict)
+    return sizes
+
+
+def test_many_rows_keep_their_order_in_every_form(polar, tmp_path, sizes):
     reviews = make_reviews(7_000).assign(number=range(7_000))
     reviews.to_csv(tmp_path / "in.csv", index=False)
     reviews.to_json(tmp_path / "in.jsonl", orient="records", lines=True)
@@ -222,6 +231,13 @@ def test_many_rows_keep_their_order_in_every_form(polar, tmp_path, monkeypatch):
         assert (given == table["predicted"].to_numpy()).mean() > 0.8
     assert sum(sizes) == 3 * 7_000  # each row once
     assert max(sizes) < 3_000  # never all at once
+
+
+def test_equal_texts_are_predicted_row_by_row(polar, tmp_path, sizes):
+    file = tmp_path / "in.parquet"
+    parquet.write_table(pa.table({"text": ["superb love"] * 3_000}), file)
+    assert {row["predicted"] for row in lines_of(polar, file)} == {"positive"}
+    assert sum(sizes) == 3_000  # else the bar would count wrongly
 
 
 def test_the_column_of_texts_is_that_of_training_or_the_one_named(
@@ -297,6 +313,22 @@ def test_a_wrong_row_far_down_leaves_nothing_behind(polar, tmp_path):
     out.write_text("mine")
     assert "Line: 9002" in error_of(polar, file, "out.csv", "--overwrite")
     assert out.read_text() == "mine"
+
+
+def test_a_killed_command_leaves_no_half_of_a_table(polar, tmp_path):
+    file, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    partial = tmp_path / ".out.csv.partial"
+    make_reviews(20_000).to_csv(file, index=False)
+    command = [sys.executable, "-m", "selfatt_lib", "predict", polar.run.path]
+    command += ["--file", file, "--out", out]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not partial.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not out.exists()
+    assert run(*command[3:]).exit_code == 0  # another go, over what was left
+    assert {path.name for path in tmp_path.iterdir()} == {"in.csv", "out.csv"}
 
 
 def test_what_is_wrong_is_said_before_any_work(polar, tmp_path, monkeypatch):
