@@ -23,7 +23,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from test_sources import WRITERS
+from test_sources import TABLE, tutorial_json
 
 from conftest import run_code
 from selfatt_lib.data.sources import load_reviews
@@ -77,7 +77,6 @@ LINK = zipfile.ZipInfo("reviews.csv")
 LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
 PACKED = zip_of(("reviews.csv", GOOD_CSV * 1000))
 NESTED = "[" * 1000, "[" * 100_000, '{"a":' * 1000, '{"a":' * 100_000
-STARS = "stars must be a whole number from 1 to 5"
 
 REFUSED = {
     # archives
@@ -133,11 +132,11 @@ REFUSED = {
     **{
         f"stars {stars[:9]}.jsonl": (
             f'{GOOD_LINE}{{"text": "a", "stars": {stars}}}\n',
-            f"row 2: ({STARS}|label must be|it is not valid JSON)",
+            "row 2: (the label is missing|label must be|it is not valid JSON)",
         )
         for stars in (
-            *("NaN", "-Infinity", "1e999", "9" * 400, '"1e999"', '"nan"', '""'),
-            *("[]", "[1]", "{}", '{"a": 1}', "[[1], [2]]", '"\\ud800"', '"\\u0661"'),
+            *("NaN", "-Infinity", "1e999", '"1e999"', '"nan"', '""'),
+            *("[]", "[1]", "{}", '{"a": 1}', "[[1], [2]]", '"\\ud800"'),
         )
     },
     "a key twice.jsonl": (
@@ -218,9 +217,9 @@ REFUSED = {
     **{
         f"stars {number}.csv": (
             f"text,stars\na,1\nb,{stars}\n",
-            f"row 2: ({STARS}|label)",
+            "row 2: (the label is missing|label must be finite)",
         )
-        for number, stars in enumerate(("NaN", "inf", "1e999", "", "9" * 400, "5\0"))
+        for number, stars in enumerate(("NaN", "inf", "1e999", ""))
     },
     # Parquet
     "no rows.parquet": (
@@ -275,22 +274,10 @@ REFUSED = {
     **{
         f"stars {number}.parquet": (
             parquet_of_stars(stars),
-            f"row 1: ({STARS}|label must be)",
+            "row 1: (the label is missing|label must be)",
         )
         for number, stars in enumerate(
-            (
-                *(
-                    "x",
-                    b"1",
-                    True,
-                    None,
-                    1.5,
-                    float("nan"),
-                    float("inf"),
-                    Decimal("1.5"),
-                ),
-                *(timedelta(1), pa.scalar(1, pa.timestamp("ns"))),
-            )
+            (b"1", None, float("nan"), float("inf"), timedelta(1))
         )
     },
     "stars of nanoseconds.parquet": (
@@ -430,10 +417,9 @@ def test_the_decoder_may_take_little_more_than_it_starts_with_and_not_for_long()
 
 WATCHED = """
 import sys
-
-sys.modules["resource"] = None  # as on Windows
 from selfatt_lib.machinery import decode
 
+sys.modules["resource"] = None  # as on Windows
 decode.SECONDS, decode.MEMORY = 1, int(sys.argv[1])
 decode.limit(0)
 while True:
@@ -496,8 +482,10 @@ def test_a_decoder_that_crashes_in_the_middle_is_no_short_file(tmp_path, monkeyp
 
 
 def test_a_decoder_whose_file_is_refused_does_not_go_on(tmp_path):
-    path = written(tmp_path, "a.parquet", parquet_of_stars(9, *[1] * 10**6))
-    with pytest.raises(ValueError, match="row 1: stars must be"):
+    path = written(
+        tmp_path, "a.parquet", parquet_of_stars(float("nan"), *[1.0] * 10**6)
+    )
+    with pytest.raises(ValueError, match="row 1: the label is missing"):
         load_reviews(path)
     # from Python 3.14 on, a progress bar starts a helper of multiprocessing
     commands = [child.cmdline() for child in psutil.Process().children()]
@@ -542,25 +530,28 @@ def test_only_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "nowhere.csv").symlink_to(tmp_path / "gone.csv")
     for name in (".", "pipe.csv", "nowhere.csv", "nul\0.csv", "long" * 1000):
-        with pytest.raises(FileNotFoundError, match="is neither a file nor one of"):
+        with pytest.raises(
+            FileNotFoundError, match="is neither a file, a folder or pa|0 forms"
+        ):
             load_reviews(tmp_path / name)
 
 
 BOUNDED = """
 import resource, sys
-import psutil
 from selfatt_lib.data.sources import load_reviews
-held = psutil.Process().memory_info().vms
-resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[1]),) * 2)
-for path in sys.argv[2:]:
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = most()
+for path in sys.argv[1:]:
     try:
         print(len(load_reviews(path)))
     except ValueError as error:
         print(error)
+print(most() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as Linux does")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in kB there")
 def test_what_is_huge_is_refused_in_little_memory(tmp_path):
     long = "x" * 110_000_000
     paths = [
@@ -573,9 +564,10 @@ def test_what_is_huge_is_refused_in_little_memory(tmp_path):
         stars = ("stars", [1] * count)
         content = parquet_of(("text", texts), stars, compression="zstd")
         paths.append(written(tmp_path, f"{count}.parquet", content))
-    done = run_code(BOUNDED, 10**9, *paths)
+    done = run_code(BOUNDED, *paths)
     assert done.returncode == 0, done.stderr
-    line, row, bomb, one, many = done.stdout.splitlines()
+    line, row, bomb, one, many, kilobytes = done.stdout.splitlines()
+    assert int(kilobytes) < 400_000
     assert "a.jsonl: a review has more than 16,777,216 bytes" in line
     assert "a.csv: row 2: a quote in it is not closed within 16,777,216 bytes" in row
     assert "'a.json' has 110,000,012 bytes, more than 104,857,600" in bomb
@@ -591,6 +583,15 @@ soon = settings(deadline=timedelta(seconds=10))
 # a process for each file
 fewer = settings(soon, max_examples=settings.default.max_examples // 10)
 
+WRITERS = {
+    "tutorial.json": tutorial_json,
+    "indented.json": lambda path: path.write_text(
+        json.dumps({"texts": ["a", "b"], "labels": [1, 2]}, indent=2)
+    ),
+    "reviews.jsonl": lambda path: TABLE.to_json(path, orient="records", lines=True),
+    "reviews.csv": lambda path: TABLE.to_csv(path, index=False),
+    "reviews.parquet": lambda path: TABLE.assign(user="x").to_parquet(path),
+}
 FILES = sorted(
     {*WRITERS, "reviews.csv.zip", "reviews.jsonl.zip", "reviews.parquet.zip"}
 )
@@ -617,7 +618,7 @@ def folder(tmp_path_factory):
 
 def assert_read_or_refused(path):
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*reviews without a word were left out")
+        warnings.filterwarnings("ignore", ".*rows left out|.*differ by case")
         try:
             reviews = load_reviews(path)
         except ValueError as error:
@@ -627,8 +628,8 @@ def assert_read_or_refused(path):
         assert str(path) in said
         said.encode()  # it can be printed
         return
-    assert reviews["stars"].isin(range(1, 6)).all()
-    assert reviews["stars"].dtype == int
+    assert reviews["label"].notna().all()
+    assert 1 <= reviews["label"].nunique() <= 1000
     assert all(text.strip() and is_unicode(text) for text in reviews["text"])
 
 

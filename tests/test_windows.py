@@ -4,6 +4,7 @@ There is no Windows here. This shows that nothing needs what it has not; what it
 otherwise, such as its console, is not tested.
 """
 
+import gzip
 import json
 import os
 import subprocess
@@ -19,6 +20,8 @@ from selfatt_lib import engines
 # os.name is "posix", and modules that ask for sys.platform take the ways of Linux.
 WINDOWS = '''
 import os, signal, subprocess, sys, warnings
+
+import psutil  # its part for Linux needs `resource`
 
 LACKING = {
     os: "fork forkpty register_at_fork mkfifo sysconf sched_getaffinity symlink link "
@@ -82,6 +85,7 @@ def windows(tmp_path):
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "RULES_HOLD_IN": str(tmp_path / "files"),
         "SELFATT_CACHE": str(tmp_path / "files" / "cache"),
+        "TMPDIR": str(tmp_path / "files"),
         # the default encoding is ASCII, which refuses even more than cp1252
         "LC_ALL": "C",
         "PYTHONUTF8": "0",
@@ -155,8 +159,12 @@ assert all(load_reviews(sys.argv[1])["text"].str.endswith("caf\\u00e9 \\u2605"))
 """
 
 
-def test_parquet_is_read(windows, tmp_path):
-    done = windows("-c", LOAD, reviews_with_accents(tmp_path / "reviews.parquet"))
+@pytest.mark.parametrize("name", ["reviews.parquet", "reviews.csv", "packed.csv.gz"])
+def test_files_are_read_packed_or_not(name, windows, tmp_path):
+    path = reviews_with_accents(tmp_path / "files" / name.removesuffix(".gz"))
+    if name.endswith(".gz"):
+        (tmp_path / "files" / name).write_bytes(gzip.compress(path.read_bytes()))
+    done = windows("-c", LOAD, tmp_path / "files" / name)
     assert done.returncode == 0, done.stderr.decode()
 
 

@@ -7,7 +7,7 @@ reviews is sampled without being held in memory.
 import csv
 import tarfile
 import warnings
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 
 import numpy as np
@@ -302,8 +302,8 @@ def _typed(texts, dataset):
             f"{dataset} has {len(spellings):,} labels, {listed(spellings.index)}; at "
             f"most {MOST:,} are expected. Is label_column right? bins cuts numbers."
         )
-    with suppress(ValueError):
-        numbers = pd.to_numeric(texts)
+    numbers = pd.to_numeric(texts, errors="coerce").astype(float)
+    if (numbers.abs() < 2**53).all():  # all of them are, and none is rounded
         return numbers.astype(int) if (numbers % 1 == 0).all() else numbers
     common = {}
     for spelling in spellings.index:

@@ -22,7 +22,6 @@ import threading
 import time
 import zipfile
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -45,6 +44,7 @@ MEMORY = 2**31  # bytes of addresses, besides those of Python and its libraries
 SECONDS = 60  # of computing, and one more for each megabyte
 TOO_LARGE = f"it takes more than {MEMORY:,} bytes of memory to read"
 TOO_LATE = "it takes too long to read"
+HIDDEN = re.compile(r"(^|/)(\.[^./]|__MACOSX/)")  # in an archive, what Macs add
 NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
 
 
@@ -133,24 +133,25 @@ def choose_member(path, suffixes, most):
     """Return the name of the one file of reviews in a zip archive, and its form."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {each.filename: each for each in archive.infolist()}
-            count = len(archive.infolist())
+            members = archive.infolist()
     except Exception as error:  # a dozen types
         raise ValueError(f"not a whole zip archive; get it again: {error}") from None
-    shown = [
-        name
-        for name, member in members.items()
-        if not (member.is_dir() or re.search(r"(^|/)(\.[^./]|__MACOSX/)", name))
+    members = [
+        member
+        for member in members
+        if not (member.is_dir() or HIDDEN.search(member.filename))
     ]
-    forms = {name: suffixes.get(os.path.splitext(name)[1].lower()) for name in shown}
-    known = [name for name in shown if forms[name]]
-    if len(known) != 1 or count != len(members):
+    forms = [
+        suffixes.get(os.path.splitext(member.filename)[1].lower()) for member in members
+    ]
+    if len(forms) - forms.count(None) != 1:
+        shown = ", ".join(member.filename for member in members[:5])[:100]
         raise ValueError(
-            f"in the archive are {len(known)} files of reviews (of {len(shown)}: "
-            f"{', '.join(islice(shown, 5))[:100]}); exactly one should end in "
+            f"in the archive are {len(forms) - forms.count(None)} files of reviews (of "
+            f"{len(members)}: {shown}); exactly one should end in "
             f"{', '.join(suffixes)}. Unpack it and name the file."
         )
-    member = members[known[0]]
+    [(member, form)] = [each for each in zip(members, forms) if each[1]]
     reasons = {
         "is encrypted": member.flag_bits & 1,
         "is a link": stat.S_ISLNK(member.external_attr >> 16),
@@ -161,8 +162,10 @@ def choose_member(path, suffixes, most):
     }
     for reason, holds in reasons.items():
         if holds:
-            raise ValueError(f"{known[0]!r} {reason}. Unpack it and name the file.")
-    return known[0], forms[known[0]]
+            raise ValueError(
+                f"{member.filename!r} {reason}. Unpack it and name the file."
+            )
+    return member.filename, form
 
 
 def unpack(path, packing, encoding, into, most, newlines=False):

@@ -226,7 +226,8 @@ def of_csv(con, path, columns, ask):
         sample = stream.read(SAMPLE)
         cut = bool(stream.read(1))
     text = sample.decode("utf-8-sig", "replace")
-    skipped = len(text) - len(text := text.lstrip("\r\n"))
+    blank = text[: len(text) - len(text.lstrip("\r\n"))]
+    text, skipped = text[len(blank) :], len(blank.splitlines())
     if not text:
         raise ValueError("it is empty; expected a header with the names of the columns")
     csv.field_size_limit(LONGEST)

@@ -37,15 +37,15 @@ def list_files(path):
     In a folder, only those of a known form count, and none that is hidden.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         inside = sorted(path.iterdir())
         return [
             file
             for file in inside
             if file.name[0] not in "._" and file.is_file() and _form(file)[0]
         ]
-    if path.is_file() or not has_magic(str(path)):
-        return [path] * path.is_file()
+    if os.path.isfile(path) or not has_magic(str(path)):
+        return [path] * os.path.isfile(path)
     return sorted(file for file in map(Path, glob(str(path))) if file.is_file())
 
 
