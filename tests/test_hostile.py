@@ -276,9 +276,7 @@ REFUSED = {
             parquet_of_stars(stars),
             "row 1: (the label is missing|label must be)",
         )
-        for number, stars in enumerate(
-            (b"1", None, float("nan"), float("inf"), timedelta(1))
-        )
+        for number, stars in enumerate((b"1", None, float("nan"), float("inf")))
     },
     "stars of nanoseconds.parquet": (
         parquet_of_stars(pa.scalar(1, pa.time64("ns"))),
@@ -531,7 +529,7 @@ def test_only_files_are_read(tmp_path):
     (tmp_path / "nowhere.csv").symlink_to(tmp_path / "gone.csv")
     for name in (".", "pipe.csv", "nowhere.csv", "nul\0.csv", "long" * 1000):
         with pytest.raises(
-            FileNotFoundError, match="is neither a file, a folder or pa|0 forms"
+            FileNotFoundError, match=r"is neither a file, a folder or pa"
         ):
             load_reviews(tmp_path / name)
 

@@ -300,6 +300,28 @@ def test_what_is_wrong_with_a_row_is_told_in_its_place(tmp_path):
     ]
 
 
+ROWS = {
+    "a.csv": [r'"he \"said\" no",1', '"plain, too",2', "bare,3"],
+    "a.tsv": ['"Great" film\t1', '"never closed\t2', "5' 2\" tall\t3"],
+    "quoted.tsv": ['"tab\there"\t1', '"line\nend"\t2', '"double ""quotes"""\t3'],
+}
+READ = {
+    "a.csv": ['he "said" no', "plain, too", "bare"],
+    "a.tsv": ['"Great" film', '"never closed', "5' 2\" tall"],
+    "quoted.tsv": ["tab\there", "line\nend", 'double "quotes"'],
+}
+
+
+@pytest.mark.parametrize("times", [1, 50_000])  # longer than what is looked at first
+@pytest.mark.parametrize("name", ROWS)
+def test_how_a_file_quotes_is_found(name, times, tmp_path):
+    header = "text,label" if name == "a.csv" else "text\tlabel"
+    path = written(tmp_path / name, "\n".join([header, *ROWS[name] * times]))
+    found = read(path)
+    assert [text for text, *_ in found] == READ[name] * times
+    assert [label for _, label, _ in found] == ["1", "2", "3"] * times
+
+
 @pytest.mark.parametrize("spread", [1, 7, 5000])
 def test_bad_rows_of_csv_stay_where_they_were(spread, tmp_path):
     rows = ["bad" if i % spread == 3 % spread else f"t{i},1" for i in range(12_345)]

@@ -200,8 +200,10 @@ def rows_of(document):
     Without names, each row is an object that has them. Without rows, it is a review.
     """
     values = list(document.values())
-    if isinstance(document.get("data"), list) and {"columns", "schema"} & {*document}:
-        return document.get("columns"), document["data"]
+    if isinstance(document.get("data"), list) and "columns" in document:
+        return list(map(str, document["columns"])), document["data"]
+    if isinstance(document.get("data"), list) and "schema" in document:
+        return None, document["data"]
     if values and all(isinstance(each, list) for each in values):
         if len({*map(len, values)}) > 1:
             counts = (f"{len(each):,} {name[:80]}" for name, each in document.items())
@@ -223,11 +225,9 @@ def rows_of(document):
 def of_csv(con, path, columns, ask):
     """Read CSV of any delimiter; without a header if its columns are named."""
     with open(path, "rb") as stream:
-        sample = stream.read(SAMPLE)
-        cut = bool(stream.read(1))
-    text = sample.decode("utf-8-sig", "replace")
-    blank = text[: len(text) - len(text.lstrip("\r\n"))]
-    text, skipped = text[len(blank) :], len(blank.splitlines())
+        text = stream.read(SAMPLE).decode("utf-8-sig", "replace")
+    skipped = len(re.match("[\r\n]*", text)[0].splitlines())
+    text = text.lstrip("\r\n")
     if not text:
         raise ValueError("it is empty; expected a header with the names of the columns")
     csv.field_size_limit(LONGEST)
@@ -254,19 +254,26 @@ def of_csv(con, path, columns, ask):
             f"its first row has {len(first(delimiter))} fields, columns= {len(names)}"
         )
 
-    def fits(quote, escape):
+    def count_rows(way):
+        """Count the rows if they are as long as the first; the last may be cut off."""
+        quote, escape = way
         options = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
         if escape == "\\":
             options |= {"escapechar": escape, "doublequote": False}
+        lengths = Counter()
         try:
-            return all(
-                len(row) in (0, len(names)) for row in rows(delimiter, **options)
-            )
+            for row in rows(delimiter, **options):
+                lengths[len(row)] += 1
         except csv.Error as error:
-            return cut and "unexpected end" in str(error)
+            if "unexpected end" not in str(error):
+                return 0
+        others = lengths.total() - lengths[0] - lengths[len(names)]
+        return lengths[len(names)] if others <= 1 else 0
 
-    ways = [('"', '"'), ('"', "\\"), *[("", "")] * (delimiter in "\t|"), ("'", "'")]
-    quote, escape = next((way for way in ways if fits(*way)), ways[0])
+    ways = [('"', '"'), ('"', "\\")]
+    ways += [("", "")] * (delimiter in "\t|")  # within which no text has a delimiter
+    ways += [("'", "'")] * (f"{delimiter}'" in text)
+    quote, escape = max(ways, key=count_rows)
     chosen = ask(names)
     fields = {f"c{number}": "VARCHAR" for number in range(len(names))}
     source = (
@@ -276,6 +283,7 @@ def of_csv(con, path, columns, ask):
         f"rejects_limit={REJECTS}, max_line_size={LONGEST}, buffer_size={2 * LONGEST})"
     )
     text, label = (f"c{number}" for number in chosen)
+    # a first time, for the rows that DuckDB leaves out
     con.execute(f"SELECT count({text}), count({label}) FROM {source}").fetchall()
     header = int(not columns) + skipped
     problems = con.execute(
