@@ -112,3 +112,14 @@ class FromFile:
         for _ in prepare(self.config).train_batches:
             pass
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Sample:
+    """Some of many reviews, drawn at random from JSON lines."""
+
+    def __init__(self, path, count):
+        self.arguments = path, count
+
+    def run(self):
+        """Return how many came."""
+        return len(load_reviews(*self.arguments))
