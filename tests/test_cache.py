@@ -66,7 +66,7 @@ def source_distribution():
 
 def load_snippets():
     reviews = load_reviews("review-snippets")
-    return reviews["text"].tolist(), reviews["stars"].tolist()
+    return reviews["text"].tolist(), reviews["label"].tolist()
 
 
 def load_glove():
@@ -75,7 +75,7 @@ def load_glove():
 
 def load_yelp():
     reviews = load_reviews("yelp-review-full")
-    return reviews["text"].tolist(), reviews["stars"].tolist()
+    return reviews["text"].tolist(), reviews["label"].tolist()
 
 
 @contextmanager

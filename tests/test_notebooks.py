@@ -302,7 +302,7 @@ def test_papermill_trains_on_the_tutorials_kind_of_file_and_leaves_a_run(archive
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["epochs"], metrics["train_size"], metrics["valid_size"]) == (
         2,
-        340,
+        320,
         60,
     )
     config = json.loads((run / "config.json").read_text())
@@ -398,7 +398,10 @@ def test_selfatt_train_takes_quotes_and_blanks_from_files_texts_and_pairs(archiv
         (["-y", "epochs: ["], "-y is not YAML"),
         (["-y", "epochs"], "-y: expected parameters, as in 'epochs: 2'; got 'epochs'"),
         (["-f", "nowhere.yaml"], "the parameters could not be read"),
-        (["--parameters", "tutoria"], "neither a file nor one of: paper, quick, tut"),
+        (
+            ["--parameters", "tutoria"],
+            "neither a file nor one of: paper, quick, reviews, tut",
+        ),
         (["-y", "on: 2"], "there is no parameter True; known are: dataset"),
         (["-p", "_epochs", "2"], "there is no parameter '_epochs'; did you mean 'ep"),
         (["--run", "/proc/nowhere/run"], "No such file or directory: '/proc/nowhere'"),
