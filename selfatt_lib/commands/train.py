@@ -18,7 +18,7 @@ NOTEBOOK = Path(__file__).parents[2] / "book" / "training.ipynb"
     default="quick",
     metavar="NAME",
     show_default=True,
-    help="A file of book/parameters (quick, reviews, tutorial, paper), or any YAML one.",
+    help="A file of book/parameters (quick, reviews, tutorial, paper), or YAML.",
 )
 @click.option("--run", metavar="FOLDER", help="The run directory: run_dir.")
 @click.option(
