@@ -78,8 +78,9 @@ def load_reviews(
           a backslash and a quote; here they are a new line and a quote again. Any other
           backslash stays, as do two quotes in a row;
 
-        or a file of texts and labels, or a folder or pattern of such files: see
-        `selfatt_lib.machinery.readers` for their forms.
+        or a file, a folder of files or a pattern of their names: JSON lines, an array of
+        objects, what pandas writes, the tutorial's ``{"texts": [...], "labels":
+        [...]}``; CSV with any delimiter; Parquet; each packed as .gz, .zst or .zip.
     size : int, optional
         How many reviews to draw at random; all by default.
     seed : int, default 0
