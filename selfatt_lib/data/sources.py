@@ -78,7 +78,7 @@ def load_reviews(
           a backslash and a quote; here they are a new line and a quote again. Any other
           backslash stays, as do two quotes in a row;
 
-        or a file, a folder of files or a pattern of their names: JSON lines, an array of
+        or a file, a folder of files or a pattern of names: JSON lines, an array of
         objects, what pandas writes, the tutorial's ``{"texts": [...], "labels":
         [...]}``; CSV with any delimiter; Parquet; each packed as .gz, .zst or .zip.
     size : int, optional
