@@ -19,7 +19,7 @@ COLAB = (
     "cython numpy pydantic safetensors pandas pyarrow scipy matplotlib seaborn joblib "
     "spacy scikit-learn pooch filelock platformdirs huggingface-hub tqdm click numba "
     "packaging ipykernel threadpoolctl pip setuptools graphviz ipywidgets selfatt "
-    "pyyaml torch"
+    "psutil pyyaml torch"
 )
 
 
