@@ -17,7 +17,7 @@ from itertools import chain, islice
 import numpy as np
 import pyarrow as pa
 
-ROWS = 2048  # reviews in a batch
+ROWS = 8192  # reviews in a batch
 LONGEST = 2**24  # bytes of a review
 LARGEST = 2**29  # bytes of a JSON document that is read whole
 REJECTS = 100_000  # what is wrong in a CSV file, at most
