@@ -160,7 +160,7 @@ class TrainingConfig(Settings):
     dropout: Share = 0.5
     embedding_dropout: Share = 0.3
 
-    # Objective: None is plain cross-entropy, "auto" counts the stars in training
+    # Objective: None is plain cross-entropy, "auto" counts the labels in training
     class_weights: Weights = None
     penalty_coefficient: NotNegative = 0.03
     penalty_form: PenaltyForm = "squared"
