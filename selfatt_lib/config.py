@@ -299,7 +299,10 @@ def check_pooling(pooling, prune_p=None, prune_q=None):
 
 def check_labels(labels=None, bins=None):
     """Raise ValueError unless these can be the labels and bins of `load_reviews`."""
-    names = [label_text(label) for label in labels or ()]
+    given = labels.values() if isinstance(labels, dict) else labels or ()
+    names = [*dict.fromkeys(map(label_text, given))] if labels else []
+    if isinstance(labels, list) and len(names) < len(labels):
+        raise ValueError(f"labels must be different; got {labels}")
     if len({name.casefold() for name in names}) < len(names):
         raise ValueError(f"labels must differ by more than their case; got {names}")
     if bins and sorted({*bins}) != bins:

@@ -279,19 +279,19 @@ class RunDirectory:
         words = json.dumps({"words": corpus.vocab.idx_to_token})
         reviews = corpus.fingerprint()
         if self.config.resume:
-            self._go_on(reviews)
+            self._go_on(reviews, fingerprint(words.encode()))
         else:
             self._move_aside()
             self.path.mkdir(parents=True, exist_ok=True)
             self._write_settings(reviews, words, corpus)
         write_text(self.path / "vocab.json", words)
 
-    def _go_on(self, reviews):
+    def _go_on(self, reviews, vocab):
         self.settings = self._saved_settings()
-        if self.settings.reviews != reviews:
+        if (self.settings.reviews, self.settings.vocab) != (reviews, vocab):
             raise ValueError(
                 f"resume=True, but the reviews of {self.config.dataset!r} have changed "
-                "since this run began."
+                "since this run began, or how they are split into words."
             )
         if self._is_extended():  # then it is not finished yet
             (self.path / "metrics.json").unlink(missing_ok=True)

@@ -157,3 +157,20 @@ def test_an_unknown_parameter_is_refused_with_the_nearest(name, message):
 def test_the_model_takes_all_settings_and_no_others():
     wanted = inspect.signature(ENGINE.SelfAttentiveBiLSTM.__init__).parameters
     assert {*wanted} - {"self", "kwargs"} == {*ModelSettings.model_fields}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["a", "A"], "differ by more than their case"),
+        (["a", "b", "a"], "labels must be different"),
+        ({0: "neg", 1: "Neg", 2: "pos"}, "differ by more than their case"),
+    ],
+)
+def test_classes_have_names_of_their_own(labels, said):
+    with pytest.raises(ValueError, match=said):
+        TrainingConfig(labels=labels)
+    assert TrainingConfig(labels={0: "no", 1: "yes", 2: "yes"}).class_names == [
+        "no",
+        "yes",
+    ]

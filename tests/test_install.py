@@ -58,6 +58,23 @@ def test_what_is_there_in_any_version_is_left_alone(colab):
     assert names(install.missing("pytorch")) == everybody
 
 
+def test_duckdb_1_is_replaced(colab, monkeypatch):
+    colab.installed = {**colab.installed, "duckdb": "1.3.2", "numpy": "2.1.3"}
+    asked = {}
+
+    def pip(requirement, *how):
+        if how[0] == "--constraint":
+            asked[requirement.name] = Path(how[1]).read_text().splitlines()
+        return ""
+
+    monkeypatch.setattr(install, "_pip", pip)
+    install.install("pytorch")
+    assert "numpy==2.1.3" in asked["duckdb"]
+    assert not any(line.startswith("duckdb") for line in asked["duckdb"])
+    colab.installed["duckdb"] = "2.1.0"
+    assert "duckdb" not in names(install.missing("pytorch"))
+
+
 def test_what_is_compiled_comes_after_what_it_is_compiled_with(colab):
     for tool in ("cython", "setuptools"):
         del colab.installed[tool]
@@ -149,7 +166,7 @@ def test_nothing_that_is_there_can_change(colab, monkeypatch):
 @pytest.mark.parametrize("engine", ["mxnet", "pytorch"])
 def test_a_second_time_nothing_is_asked_of_pip(engine, colab, capsys):
     install.install(engine)
-    colab.installed |= {requirement.name: "1.0" for requirement, _ in colab.pip}
+    colab.installed |= {requirement.name: "9.0" for requirement, _ in colab.pip}
     colab.pip.clear()
     capsys.readouterr()
     install.install(engine)

@@ -386,3 +386,13 @@ def test_bytes_that_get_lost_without_an_error_are_noticed(name, tmp_path, monkey
     with pytest.raises(OSError, match=f"{name} could not be written: .*not fully cov"):
         fit(prepared)
     assert not (prepared.run.path / name).exists()
+
+
+def test_a_run_is_not_resumed_with_other_words(tmp_path):
+    fit(prepare(tmp_path / "run", make_reviews(100), **SHORT))
+    again = prepare(tmp_path / "run", make_reviews(100), resume=True, **SHORT)
+    again.corpus.vocab.idx_to_token[-1] = "other"
+    before = (tmp_path / "run" / "vocab.json").read_bytes()
+    with pytest.raises(ValueError, match="or how they are split into words"):
+        again.run.begin(again.corpus)
+    assert (tmp_path / "run" / "vocab.json").read_bytes() == before

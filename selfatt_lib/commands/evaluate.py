@@ -29,7 +29,9 @@ def evaluate(run, dataset, as_json):
 
         classifier = Classifier.load(run)
         training = read_settings(locate(run)).training
-        reviews = load_reviews(dataset, **training.reading)
+        # the classifier undoes HTML itself
+        reading = training.reading | {"unescape_html": False}
+        reviews = load_reviews(dataset, **reading)
         if locate(dataset).resolve() == locate(training.dataset).resolve():
             click.echo(
                 f"{run} was trained on a part of these reviews, so this is no score on "

@@ -45,7 +45,7 @@ SECONDS = 60  # of computing, and one more for each megabyte
 TOO_LARGE = f"it takes more than {MEMORY:,} bytes of memory to read"
 TOO_LATE = "it takes too long to read"
 HIDDEN = re.compile(r"(^|/)(\.[^./]|__MACOSX/)")  # in an archive, what Macs add
-NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
+NOTHING = pa.record_batch([pa.nulls(0, pa.string())] * 3, SCHEMA)
 
 
 def main():

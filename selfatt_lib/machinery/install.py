@@ -42,6 +42,13 @@ def _installed():
     return found
 
 
+def _too_old(requirement):
+    """Tell whether DuckDB 1 is there, which lacks what `forms` calls; 2 replaces it."""
+    version = _installed().get(requirement.name)
+    there = version is not None and requirement.name == "duckdb"
+    return there and version not in requirement.specifier
+
+
 def missing(extra):
     """Return the requirements that no package meets, those to be compiled last: list.
 
@@ -55,7 +62,7 @@ def missing(extra):
     wanted = [
         requirement
         for requirement in map(Requirement, requires("selfatt"))
-        if canonicalize_name(requirement.name) not in there
+        if (canonicalize_name(requirement.name) not in there or _too_old(requirement))
         and (
             requirement.marker is None or requirement.marker.evaluate({"extra": extra})
         )
@@ -137,7 +144,9 @@ def _fetch(requirements):
         tqdm(requirements, "installing", unit=" packages") as bar,
     ):
         as_it_is = Path(temporary, "constraints.txt")
-        lines = [f"{name}=={version}\n" for name, version in _installed().items()]
+        asked = {requirement.name for requirement in requirements}
+        kept = [each for each in _installed().items() if each[0] not in asked]
+        lines = [f"{name}=={version}\n" for name, version in kept]
         as_it_is.write_text("".join(lines))
         for requirement in bar:
             bar.set_postfix_str(requirement.name)
