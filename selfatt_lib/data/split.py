@@ -70,11 +70,18 @@ def split_reviews(reviews, valid_size=0.1, test_size=0.1, train_size=None, seed=
                 f"no review can be held out: equal texts stay together, and of the "
                 f"{len(reviews):,} there are too few others"
             )
+    training, rest = 0, np.bincount(labels[part == 0], minlength=len(names))
+    if train_size is not None and rest.sum() > train_size:
+        quota = _shares(rest, train_size)
+        if train_size >= len(names):  # at least a review of each label
+            quota = np.maximum(quota, 1)
+            quota[quota.argmax()] -= quota.sum() - train_size
+        training, alone = 3, np.arange(len(reviews))  # what is left over is in no part
+        _draw(part, training, quota, labels, alone, rng)
     order = rng.permutation(len(reviews))
-    train, test, valid = (order[part[order] == number] for number in (0, 1, 2))
+    train, test, valid = (order[part[order] == n] for n in (training, 1, 2))
     return tuple(
-        reviews.iloc[rows].reset_index(drop=True)
-        for rows in (train[:train_size], valid, test)
+        reviews.iloc[rows].reset_index(drop=True) for rows in (train, valid, test)
     )
 
 
