@@ -72,10 +72,8 @@ def split_reviews(reviews, valid_size=0.1, test_size=0.1, train_size=None, seed=
             )
     training, rest = 0, np.bincount(labels[part == 0], minlength=len(names))
     if train_size is not None and rest.sum() > train_size:
-        quota = _shares(rest, train_size)
-        if train_size >= len(names):  # at least a review of each label
-            quota = np.maximum(quota, 1)
-            quota[quota.argmax()] -= quota.sum() - train_size
+        least = int(train_size >= len(names))  # of each label
+        quota = least + _shares(rest - least, train_size - least * len(names))
         training, alone = 3, np.arange(len(reviews))  # what is left over is in no part
         _draw(part, training, quota, labels, alone, rng)
     order = rng.permutation(len(reviews))
