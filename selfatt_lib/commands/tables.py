@@ -65,10 +65,20 @@ class Table:
         self.connection = duckdb.connect(config=CLOSED)
         with self.errors(ValueError, "cannot be read"):
             self.names = self.connection.sql(f"FROM {self.source()}").columns
-            query = f"SELECT count(*) FROM {self.source()}"
-            [(self.count,)] = self.connection.execute(query).fetchall()
         found = choose_column(self.names, "text", text_column, path, "--text-column")
         self.text_column = self.names[found]
+        is_no_text = "false"
+        if self.form == "json":  # a whole document would be one text, for example
+            kind = f"json_type({_quoted(self.text_column)})"
+            is_no_text = f"{kind} NOT IN ('VARCHAR', 'NULL')"
+        query = f"SELECT count(*), count(*) FILTER ({is_no_text}) FROM {self.source()}"
+        with self.errors(ValueError, "cannot be read"):
+            [(self.count, others)] = self.connection.execute(query).fetchall()
+        if others:
+            raise ValueError(
+                f"{path}: {others:,} of {self.count:,} rows have in "
+                f"{self.text_column!r} what is no text; one object a row is expected"
+            )
 
     @contextmanager
     def errors(self, kind, what):
