@@ -73,9 +73,10 @@ EngineName = Literal["auto", "mxnet", "pytorch"]
 Precision = Literal["float32", "bfloat16"]
 
 
-READING = ("text_column", "label_column", "columns", "encoding")
+# the arguments of `load_reviews` that say how a file is read
+READING = ("text_column", "label_column", "columns", "encoding", "labels", "bins")
+READING += ("on_invalid", "unescape_html")
 OF_TEXTS = ("labels", "columns")  # lists of them
-READING += ("labels", "bins", "on_invalid", "unescape_html")
 
 
 class ModelSettings(Settings):

@@ -41,7 +41,7 @@ class Corpus:
         With ``text`` and ``label``.
     train_tokens, valid_tokens, test_tokens : TokenizedTexts
     clipped : float
-        The share of tokens that ``config.max_tokens`` cuts off.
+        The share of tokens that ``config.max_tokens`` cuts off, of 1000 reviews.
     vocab : Vocabulary
         Of the training reviews.
     vectors : ndarray of float32, shape (words, E)

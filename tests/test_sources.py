@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from servers import serve, sha256
 
@@ -210,6 +211,31 @@ def test_a_sample_is_drawn_evenly_and_by_the_seed(tmp_path, monkeypatch):
     assert counts.max() < 16
     first_half = sum(int(text[1:]) < 200 for sample in drawn for text in sample) / 2000
     assert 0.4 < first_half < 0.6
+
+
+def test_a_sample_of_many_batches_is_of_the_smallest_draws(monkeypatch):
+    """It forgets what it need not hold, and nothing else."""
+    monkeypatch.setattr(sources, "HELD", 10)
+    draws = np.random.default_rng(0).random(1000)
+    names = ["text", "label", "problem"]
+    columns = [[f"r{i}", "1", None] for i in range(1000)]
+    batches = (
+        (
+            pa.RecordBatch.from_arrays(
+                [pa.array(c, pa.string()) for c in zip(*columns[first : first + 20])],
+                names,
+            ),
+            "file",
+            first + 1,
+            1.0,
+        )
+        for first in range(0, 1000, 20)
+    )
+    rng = np.random.default_rng(0)
+    sample, left_out, rows = sources._sample(batches, 30, rng, {}, "raise")
+    expected = np.sort(np.argsort(draws)[:30])
+    assert sample["text"].tolist() == [f"r{i}" for i in expected]
+    assert (left_out, rows) == ({}, 1000)
 
 
 def test_more_reviews_than_there_are_cannot_be_drawn(tmp_path):

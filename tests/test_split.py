@@ -118,7 +118,7 @@ def test_whatever_the_groups_no_part_shares_a_text_and_training_has_every_label(
     ],
 )
 def test_too_few_reviews_are_refused(labels, sizes, said):
-    reviews = pd.DataFrame({"text": [f"{i}" for i in labels], "label": labels})
+    reviews = pd.DataFrame({"label": labels})
     reviews["text"] = [f"text {i}" for i in range(len(reviews))]
     with pytest.raises(ValueError, match=said):
         split_reviews(reviews, **{"test_size": 1} | sizes if sizes else {})

@@ -1,4 +1,4 @@
 """From raw reviews to batches.
 
-Sources → texts and stars → tokens → numbers → buckets → batches.
+Sources → texts and labels → tokens → numbers → buckets → batches.
 """
