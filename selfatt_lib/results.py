@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from sklearn.pipeline import make_pipeline
 
+from selfatt_lib.labels import are_stars
 from selfatt_lib.machinery.files import write_text
 from selfatt_lib.machinery.progress import tqdm
 from selfatt_lib.run import best
@@ -98,6 +99,25 @@ def commonest_terms(texts):
     counts = np.asarray(counted.sum(axis=0))[0]
     commonest = np.argsort(-counts, kind="stable")[:NUM_TERMS]
     return counter.get_feature_names_out()[commonest]
+
+
+def score_rows(metrics):
+    """Yield the model's scores and the baselines' for people, as tuples of str.
+
+    Name, accuracy, its interval and weighted F1; `metrics` is what `write_metrics`
+    returns.
+    """
+    commonest = "star" if are_stars(metrics["labels"]) else "label"
+    for name, prefix in (
+        ("self-attentive BiLSTM", ""),
+        ("TF-IDF + logistic regression", "tfidf_"),
+        ("the same on what the model reads", "tfidf_clipped_"),
+        (f"always the commonest {commonest}", "majority_"),
+    ):
+        if prefix + "accuracy" in metrics:
+            accuracy, f1 = (metrics[prefix + s] for s in ("accuracy", "weighted_f1"))
+            low, high = accuracy_interval(accuracy, metrics["test_size"])
+            yield name, f"{accuracy:.3f}", f"{low:.3f} to {high:.3f}", f"{f1:.3f}"
 
 
 def write_metrics(

@@ -41,7 +41,7 @@ def summarized(run, path):
 
 
 def _table(metrics):
-    from selfatt_lib.labels import are_stars
+    from selfatt_lib.results import score_rows
 
     sizes = ("test_size", "train_size", "valid_size")
     test, train, valid = (f"{metrics[size]:,}" for size in sizes)
@@ -49,18 +49,8 @@ def _table(metrics):
         f"\n{test} test reviews, {train} trained on, {valid} to choose the epoch\n",
         f"{'':<37}accuracy   95 % interval  weighted F1",
     ]
-    lower, upper = metrics["accuracy_interval"]
-    interval = f"{lower:.3f} to {upper:.3f}"
-    commonest = "star" if are_stars(metrics["labels"]) else "label"
-    for name, prefix, beside in (
-        ("self-attentive BiLSTM", "", interval),
-        ("TF-IDF + logistic regression", "tfidf_", ""),
-        ("the same on what the model reads", "tfidf_clipped_", ""),
-        (f"always the commonest {commonest}", "majority_", ""),
-    ):
-        if prefix + "accuracy" in metrics:
-            accuracy, f1 = (metrics[prefix + s] for s in ("accuracy", "weighted_f1"))
-            lines.append(f"  {name:<35}{accuracy:8.3f}{beside:>16}{f1:13.3f}")
+    for name, accuracy, interval, f1 in score_rows(metrics):
+        lines.append(f"  {name:<35}{accuracy:>8}{interval:>16}{f1:>13}")
     lines.append(
         f"\nepoch {metrics['best_epoch']} of {metrics['epochs']} was chosen, with an "
         f"accuracy of {metrics['valid_accuracy']:.3f} on the reviews for that;\n"
