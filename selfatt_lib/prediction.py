@@ -273,6 +273,7 @@ class Classifier:
         -------
         ndarray of float32, shape (texts, hops, 2 * hidden_size)
             A row for each hop: the states of the BiLSTM, weighed by its attention.
+            NumPy computes them, whatever the device.
 
         Raises
         ------

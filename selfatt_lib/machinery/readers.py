@@ -66,8 +66,8 @@ def read_files(path, choose, columns=None, encoding=None):
     Yields
     ------
     batch : pyarrow.RecordBatch
-        Columns ``text``, ``label`` and ``problem``, each str or null: a text or label
-        that is missing, nothing wrong.
+        Columns of str: ``text`` and ``label``, null where there is none, and
+        ``problem``, null where nothing is wrong with the row.
     file : str
         Where it is from, with the member of an archive.
     first_row : int
