@@ -11,6 +11,7 @@ from selfatt_lib.data.tokens import (
     TokenizedTexts,
     is_unicode,
     plain_text,
+    tokenize,
     tokenize_all,
 )
 from selfatt_lib.data.vocabulary import Vocabulary
@@ -137,16 +138,23 @@ class Classifier:
         ------
         FileNotFoundError
             The folder is not a run, or its first epoch is not finished.
+        ImportError
+            Its language needs a package that is not installed.
         ValueError
             A file in it is damaged, does not belong to the others, or is of another
             edition. The message names it.
         """
         try:
             settings, words, weights = read_run(locate(run_dir))
+            tokenize("", language=settings.training.language)  # is it one, and there?
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{str(run_dir)!r} is not a trained run: {error}. 'make train' makes "
                 "one in runs/quick."
+            ) from None
+        except ImportError as error:
+            raise ImportError(
+                f"the run in {str(run_dir)!r} cannot be used: {error}"
             ) from None
         except OtherEdition as error:
             raise ValueError(

@@ -414,6 +414,23 @@ def test_a_damaged_run_is_refused_with_its_file(damage, name, run):
     assert str(refused.value).endswith(mend)
 
 
+@pytest.mark.parametrize(
+    ("language", "kind", "said"),
+    [
+        ("dn", ValueError, "spaCy has no language 'dn'; .* Copy the whole of it again"),
+        ("ja", ImportError, "'ja' needs a package that is not installed"),
+    ],
+)
+def test_a_language_that_cannot_be_is_refused_before_any_text(
+    language, kind, said, run
+):
+    config = json.loads((run / "config.json").read_text())
+    config["training"]["language"] = language
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(kind, match=f"the run in .* cannot be used: .*{said}"):
+        Classifier.load(run)
+
+
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("fragile") / "run")
@@ -427,7 +444,7 @@ def test_a_run_with_any_damage_is_refused_or_predicts(name, data, fragile):
     (fragile / name).write_bytes(data.draw(damaged(whole)))
     try:
         classifier = Classifier.load(fragile, "cpu")
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         classifier, message = None, str(error)
     finally:
         (fragile / name).write_bytes(whole)
