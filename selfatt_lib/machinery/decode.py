@@ -26,6 +26,7 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import psutil
 import pyarrow as pa
 
 from selfatt_lib.machinery.forms import (
@@ -235,8 +236,6 @@ def limit(size):
 
 def watch(seconds):
     """End the process, in the middle of what it does, once it has taken too much."""
-    import psutil
-
     process, said = psutil.Process(), TOO_LATE
     while time.process_time() < seconds:
         if process.memory_info().rss > MEMORY:
