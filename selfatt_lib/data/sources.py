@@ -148,6 +148,7 @@ def load_reviews(
     with closing(chunks):
         rng = np.random.default_rng(seed)
         reviews, left_out, rows = _sample(chunks, size, rng, names, on_invalid)
+    pa.default_memory_pool().release_unused()  # else what was read twice stays held
     _warn_of(left_out, rows, dataset)
     if reviews.empty:
         raise ValueError(
@@ -239,7 +240,8 @@ def _sample(chunks, size, rng, names, on_invalid):
     if not kept:
         return pd.DataFrame({"text": [], "label": []}), left_out, rows
     sampled = pa.concat_tables(kept) if size is None else _smallest(kept, size)
-    return sampled.drop_columns("draw").to_pandas(), left_out, rows
+    # in one piece, of which pandas takes rows ten times as fast as of many
+    return sampled.drop_columns("draw").combine_chunks().to_pandas(), left_out, rows
 
 
 def _smallest(tables, size):

@@ -92,7 +92,8 @@ def _groups(reviews):
 
     Two reviews do that share their text or their source, or that others connect so.
     """
-    texts = pd.factorize(reviews["text"])[0]
+    hashes = map(hash, reviews["text"])  # the texts themselves would be copied
+    texts = pd.factorize(np.fromiter(hashes, np.int64, len(reviews)))[0]
     if "source" not in reviews:
         return texts
     sources = pd.factorize(reviews["source"])[0] + texts.max() + 1
