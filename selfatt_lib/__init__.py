@@ -9,12 +9,13 @@ The way through it, in the order of the chapters:
                   ``tokens``, ``vocabulary``, ``vectors``, ``batches``
 `model`           the same forward pass in Gluon, which trains
 `penalty`         the training objective: weighted cross-entropy and the penalty
-`pytorch`         both once more, in PyTorch
+`encoders`        other ways to make one vector of a review, to compare with
+`pytorch`         model and penalty once more, in PyTorch
 `config`          the parameters of a run, checked before any work
 `run`             the run directory: JSON and arrays, no code
 `training`        data made ready, and the loop over an engine
 `engines`         what computes the steps: ``mxnet``, ``pytorch``
-`results`         scores, baselines, ``metrics.json``
+`results`         scores, baselines, what a run leaves of them
 `prediction`      a trained run: texts in; labels, attention and embeddings out
 `visualization`   heat maps, shaded texts, curves
 `commands`        what ``selfatt`` does: ``train``, ``summary``, ``predict``,

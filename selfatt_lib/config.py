@@ -67,6 +67,7 @@ Names = Annotated[
     Field(description="None or a list with the name of each column"),
 ]
 Invalid = Literal["raise", "skip"]
+Encoder = Literal["attention", "average", "cnn", "last", "max", "uniform"]
 Pooling = Literal["flatten", "mean", "prune"]
 PenaltyForm = Literal["squared", "norm", "mean_squared"]
 EngineName = Literal["auto", "mxnet", "pytorch"]
@@ -149,7 +150,9 @@ class TrainingConfig(Settings):
     embedding_size: WholeOrNone = None  # for embedding=None only
     train_embedding: Flag = True
 
-    # Model: see `SelfAttentiveBiLSTM`
+    # Model: see `SelfAttentiveBiLSTM`, and `encoders` for others than attention, which
+    # need engine="mxnet" and leave penalty, hops and pooling unused
+    encoder: Encoder = "attention"
     hidden_size: Whole = 64  # u
     num_layers: Layers = 1
     attention_units: Whole = 64  # d_a
@@ -200,6 +203,11 @@ class TrainingConfig(Settings):
                 f"valid_size and test_size leave nothing to train on: {room:g} of all"
             )
         check_engine(self.engine, self.device, self.precision)
+        if self.encoder != "attention" and self.engine != "mxnet":
+            raise ValueError(
+                f"encoder={self.encoder!r} needs engine='mxnet'; got engine="
+                f"{self.engine!r}"
+            )
         if self.embedding is not None and self.embedding_size is not None:
             raise ValueError(
                 "embedding_size is for embedding=None, random vectors; those of "
@@ -223,7 +231,7 @@ class TrainingConfig(Settings):
         """
         plain = (bool, int, float, str, list, dict, type(None))
         again = any(isinstance(value, cls) for value in namespace.values())
-        return cls(
+        config = cls(
             **{
                 name: value
                 for name, value in namespace.items()
@@ -236,6 +244,12 @@ class TrainingConfig(Settings):
                 )
             }
         )
+        if config.encoder != "attention":
+            raise ValueError(
+                f"encoder={config.encoder!r} is for comparisons, without a notebook: "
+                "see selfatt sweep. This notebook shows what attention does."
+            )
+        return config
 
     @property
     def sample_size(self):

@@ -1,8 +1,9 @@
-"""What a run reached: scores, the baselines beside it, ``metrics.json``."""
+"""What a run reached: scores, the baselines beside it, and its files."""
 
 import json
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
@@ -45,8 +46,41 @@ def accuracy_interval(accuracy, count):
     return [round(float(end), 3) for end in right.proportion_ci(method="wilson")]
 
 
+def compare(labels, first, second):
+    """Compare the predictions of two models on the same reviews: McNemar's test.
+
+    Only the reviews count on which one is right and the other is wrong; if the models
+    are as good, each of these is as likely the one's as the other's.
+
+    Parameters
+    ----------
+    labels, first, second : array, shape (reviews,)
+
+    Returns
+    -------
+    dict
+        ``difference`` of the accuracies, the first's less the second's; ``first_only``
+        and ``second_only``, how many reviews one alone has right; ``p``, how likely
+        chance parts them so far or further, by the exact test.
+
+    Examples
+    --------
+    >>> compare([1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 1, 0])
+    {'difference': 0.5, 'first_only': 2, 'second_only': 0, 'p': 0.5}
+    """
+    right = [np.asarray(labels) == predicted for predicted in (first, second)]
+    first_only, second_only = ((a & ~b).sum() for a, b in (right, right[::-1]))
+    apart = int(first_only + second_only)
+    return {
+        "difference": float(right[0].mean() - right[1].mean()),
+        "first_only": int(first_only),
+        "second_only": int(second_only),
+        "p": float(binomtest(int(first_only), apart).pvalue) if apart else 1.0,
+    }
+
+
 def baselines(corpus, tfidf=True):
-    """Score what any model has to beat, on the same test reviews.
+    """Predict the test reviews by what any model has to beat.
 
     Parameters
     ----------
@@ -60,10 +94,10 @@ def baselines(corpus, tfidf=True):
         ``majority`` (always the commonest label of the training reviews); ``tfidf``
         (logistic regression on TF-IDF of one and two words, the commonest 50 000 of the
         first 50 000 reviews); and, where the model does not read the whole of the
-        reviews, ``tfidf_clipped``, the same on what it reads. Each is a dict from
-        `scores`.
+        reviews, ``tfidf_clipped``, the same on what it reads. Each is an array of the
+        predicted classes, by number.
     """
-    labels, given = corpus.train_batches.labels, corpus.test_batches.labels
+    labels = corpus.train_batches.labels
     texts = [
         part["text"].tolist() for part in (corpus.train_reviews, corpus.test_reviews)
     ]
@@ -77,7 +111,7 @@ def baselines(corpus, tfidf=True):
     for name, (model, (train, test)) in tqdm(
         tried.items(), desc="baselines", leave=False
     ):
-        found[name] = scores(given, model.fit(train, labels).predict(test))
+        found[name] = model.fit(train, labels).predict(test)
     return found
 
 
@@ -120,12 +154,11 @@ def score_rows(metrics):
             yield name, f"{accuracy:.3f}", f"{low:.3f} to {high:.3f}", f"{f1:.3f}"
 
 
-def write_metrics(
-    run, history, labels, predictions, corpus, chosen, baseline_scores=None
-):
+def write_metrics(run, history, labels, predictions, corpus, chosen, others=None):
     """Write ``metrics.json`` and return it. The run is finished then.
 
-    Called once as soon as the model is trained, and again with the scores of the
+    Beside it lies ``predictions.csv``, the label of each test review and what was
+    predicted. Called once as soon as the model is trained, and again with the
     baselines, which may take long and much memory. Then others may have the folder.
 
     Parameters
@@ -134,11 +167,11 @@ def write_metrics(
     history : DataFrame
         From `train`.
     labels, predictions : ndarray of int, shape (test reviews,)
-        Of the best epoch.
+        Of the best epoch, in the order of `corpus`.
     corpus : Corpus
     chosen : engines.Chosen
         What it was computed with.
-    baseline_scores : dict, optional
+    others : dict, optional
         From `baselines`.
 
     Returns
@@ -149,8 +182,9 @@ def write_metrics(
     epochs = history.to_dict("records")
     metrics = scores(labels, predictions)
     metrics["accuracy_interval"] = accuracy_interval(metrics["accuracy"], len(labels))
-    for name, values in (baseline_scores or {}).items():
-        metrics |= {f"{name}_{score}": value for score, value in values.items()}
+    for name, predicted in (others or {}).items():
+        found = scores(labels, predicted)
+        metrics |= {f"{name}_{score}": value for score, value in found.items()}
     matrix = confusion_matrix(labels, predictions, labels=range(len(corpus.labels)))
     metrics |= {
         "labels": corpus.labels,
@@ -166,8 +200,12 @@ def write_metrics(
         "device": ", ".join(chosen.devices),
         "seed": run.config.seed,
     }
+    predicted = {"label": labels, "model": predictions} | (others or {})
+    names = np.array(corpus.labels)
+    table = pd.DataFrame({name: names[numbers] for name, numbers in predicted.items()})
+    write_text(run.path / "predictions.csv", table.to_csv(index=False))
     write_text(run.path / "metrics.json", json.dumps(metrics, indent=2))
     run.drop_equal_copy()
-    if baseline_scores is not None:
+    if others is not None:
         run.release()
     return metrics

@@ -7,6 +7,7 @@
 ``checkpoint.safetensors`` all that training goes on from
 ``metrics.jsonl``          a line an epoch
 ``metrics.json``           the scores, at the end
+``predictions.csv``        of each test review, its label and those that were predicted
 ``attention.html``         some test reviews, shaded by attention
 ``training.ipynb``         the executed notebook
 =========================  ===========================================================
@@ -33,10 +34,10 @@ from selfatt_lib.machinery.recording import check_counts
 from selfatt_lib.machinery.settings import Settings
 from selfatt_lib.reference import weight_shapes
 
-FORMAT = 4  # of the run directory
+FORMAT = 5  # of the run directory
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 FILES = {"config.json", "vocab.json", "metrics.jsonl", "metrics.json", MODEL}
-FILES |= {CHECKPOINT, "attention.html", "training.ipynb"}
+FILES |= {CHECKPOINT, "predictions.csv", "attention.html", "training.ipynb"}
 
 # What does not count when runs are compared, and what may change when one goes on
 NOT_COMPARED = {"resume", "run_dir", "engine", "device", "precision", "tfidf"}
@@ -74,6 +75,8 @@ def read_run(folder):
     names = ("config.json", "vocab.json", MODEL)
     if missing := [name for name in names if not (folder / name).exists()]:
         raise FileNotFoundError(f"it has no {', '.join(missing)}")
+    if (encoder := settings.training.encoder) != "attention":
+        raise ValueError(f"its encoder is {encoder!r}, which is for comparisons only")
     return settings, read_words(folder, settings), read_weights(folder, settings)
 
 
@@ -116,7 +119,9 @@ def read_words(folder, settings):
 
 def read_weights(folder, settings):
     """Read ``model.safetensors`` of a run: dict of ndarray, named as in `reference`."""
-    expected = weight_shapes(settings.model.model_dump())
+    sizes, encoder = settings.model.model_dump(), settings.training.encoder
+    # those of other encoders are loaded by the engine alone, which knows their shapes
+    expected = weight_shapes(sizes) if encoder == "attention" else None
     weights = read_arrays(folder / MODEL, expected, run=settings.run)
     for name, array in weights.items():
         if not np.isfinite(array).all():
@@ -235,8 +240,7 @@ class RunDirectory:
 
     def _is_extended(self):
         then = self._saved_settings().training
-        changed = (getattr(self.config, n) != getattr(then, n) for n in EXTENDED)
-        return any(changed)
+        return any(getattr(self.config, n) != getattr(then, n) for n in EXTENDED)
 
     def is_finished(self):
         """Tell whether a finished run of these very parameters lies there."""
@@ -267,14 +271,7 @@ class RunDirectory:
         An earlier run in it that is not resumed is moved aside, to the next free
         ``run_dir.N``.
 
-        Parameters
-        ----------
-        corpus : Corpus
-
-        Raises
-        ------
-        ValueError
-            The run is resumed, but the reviews have changed since it began.
+        ValueError: it is resumed, but the reviews have changed since it began.
         """
         words = json.dumps({"words": corpus.vocab.idx_to_token})
         reviews = corpus.fingerprint()
@@ -388,10 +385,7 @@ class RunDirectory:
             return read_weights(self.path, self.settings)
 
     def drop_equal_copy(self):
-        """Delete the run that was moved aside if it has the very same weights.
-
-        Not if anything else lies there.
-        """
+        """Delete the run moved aside if it has the same weights and no other files."""
         if self.aside and {path.name for path in self.aside.iterdir()} <= FILES:
             arrays = [MODEL, CHECKPOINT]
             equal, _, _ = filecmp.cmpfiles(self.aside, self.path, arrays, shallow=False)

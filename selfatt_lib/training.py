@@ -232,12 +232,14 @@ def evaluate(engine, batches):
     loss : float
         The mean of the objective over reviews.
     labels, predictions : ndarray of int, shape (reviews,)
-        From 0 to C - 1, in the order of the batches.
+        From 0 to C - 1, in the order of the reviews.
     """
     tally = Tally()
     for batch in in_background(batches):
         tally.add(batch, engine.evaluate(batch))
-    return tally.read()
+    loss, labels, predictions = tally.read()
+    order = np.argsort(np.concatenate(batches.in_order))
+    return loss, labels[order], predictions[order]
 
 
 def decayed_rate(config, epoch):

@@ -28,12 +28,14 @@ STAIRS = {("results", "run")}
 KNOWING = [
     (
         {"mxnet", "gluonnlp", "mx", "nlp"},
-        r"machinery\..*|model|penalty|engines\.mxnet",
+        r"machinery\..*|model|penalty|encoders|engines\.mxnet",
     ),
     ({"torch"}, r"machinery\.doctor|pytorch|engines\.pytorch"),
 ]
 # What may bring one: those that compute with MXNet stand on `machinery.runtime`
-COMPUTING = r"(model|penalty|pytorch|engines\..*|machinery\.(compat|runtime|lstm))"
+COMPUTING = (
+    r"(model|penalty|encoders|pytorch|engines\..*|machinery\.(compat|runtime|lstm))"
+)
 
 
 def name_of(path):

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from selfatt_lib.encoders import EncoderClassifier
 from selfatt_lib.engines import (
     MOMENTS,
     Handle,
@@ -58,7 +59,11 @@ class Engine:
             self.seed(config.seed)
             choose_threads(config.hidden_size)
             settings = config.model_settings(*vectors.shape, num_classes)
-            self.model = SelfAttentiveBiLSTM(**settings.model_dump())
+            self.model = (
+                SelfAttentiveBiLSTM(**settings.model_dump())
+                if config.encoder == "attention"
+                else EncoderClassifier(config.encoder, settings)
+            )
             self.model.initialize(mx.init.Xavier(), ctx=self.contexts)
             self.model.embedding.weight.set_data(nd.array(vectors))
             self.model.hybridize()
@@ -86,7 +91,8 @@ class Engine:
         """Return the loss (B,) and the logits (B, C): the paper's section 2.2."""
         logits, attention = self.model(tokens, valid_length)
         loss = self.cross_entropy(logits, labels)
-        if coefficient := self.config.penalty_coefficient:
+        coefficient = self.config.penalty_coefficient
+        if coefficient and self.config.encoder == "attention":
             form = self.config.penalty_form
             loss = loss + coefficient * diversity_penalty(attention, form, valid_length)
         return loss, logits
