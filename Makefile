@@ -38,7 +38,8 @@ clean:  ## remove what was built, but no run and no environment
 	@rm -rf _build .pytest_cache .ruff_cache build *.egg-info
 
 notebooks: setup  #> run every chapter and store its outputs (CHAPTERS=book/penalty.ipynb for that one)
-	@$(BIN)/python tools/reproducibly.py $(BIN)/jupyter nbconvert --to notebook --execute --inplace --coalesce-streams --ExecutePreprocessor.record_timing=False $(ARGS) $(CHAPTERS)
+	@$(BIN)/python tools/reproducibly.py $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(ARGS) $(CHAPTERS)
+	@$(BIN)/jupyter nbconvert --log-level WARN --coalesce-streams $(CHAPTERS)
 
 format: setup  #> bring code and notebooks into form
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
