@@ -158,7 +158,7 @@ def inference(quick=False):
     """Prediction: reviews a second of many, and milliseconds for a single one.
 
     Ours is `Classifier.predict` at the default sizes, with random weights: in NumPy,
-    and by the engine where there are more than 10 000 texts. The peer is the same model
+    and by the engine where there are more than 10,000 texts. The peer is the same model
     with the same weights in PyTorch, behind our tokenizer: texts in; probabilities,
     tokens and attention out. Its batches are sorted by length and packed, without which
     its backward LSTM would start in the padding. Both must give the same probabilities.

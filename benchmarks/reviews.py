@@ -1,9 +1,9 @@
 """Reviews as long as the tutorial's, joined from real snippets of the default data set.
 
-The tutorial prints how many of its 198 000 Yelp reviews have up to 10, 20, … tokens;
+The tutorial prints how many of its 198,000 Yelp reviews have up to 10, 20, … tokens;
 more than half have 100 or more. Its reviews are no longer to be had, so here each is a
 run of snippets, one after the other from a random word on, cut where its length is
-reached. The snippets have 20 000 words or so; real reviews never stop bringing new
+reached. The snippets have 20,000 words or so; real reviews never stop bringing new
 ones, so a few words are made up of halves of two others, which leaves every pipeline
 about as many distinct words as Yelp has.
 """

@@ -74,7 +74,7 @@ class Classifier:
     Batches are computed in threads. NumPy's and SciPy's own, in BLAS, are switched off
     in this process, since they would only wait.
 
-    It computes with `reference.forward`; more than 10 000 texts, or any on a GPU that
+    It computes with `reference.forward`; more than 10,000 texts, or any on a GPU that
     was asked for by name, with an engine.
 
     Parameters

@@ -92,8 +92,8 @@ def baselines(corpus, tfidf=True):
     -------
     dict
         ``majority`` (always the commonest label of the training reviews); ``tfidf``
-        (logistic regression on TF-IDF of one and two words, the commonest 50 000 of the
-        first 50 000 reviews); and, where the model does not read the whole of the
+        (logistic regression on TF-IDF of one and two words, the commonest 50,000 of the
+        first 50,000 reviews); and, where the model does not read the whole of the
         reviews, ``tfidf_clipped``, the same on what it reads. Each is an array of the
         predicted classes, by number.
     """

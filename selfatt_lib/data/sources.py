@@ -70,10 +70,10 @@ def load_reviews(
     dataset : str or Path, default "review-snippets"
         A known name:
 
-        - ``review-snippets``: 14 313 sentences from film and product reviews with the
+        - ``review-snippets``: 14,313 sentences from film and product reviews with the
           mean of 15 to 29 people's ratings (Hutto and Gilbert, 2014), cut into five
           stars. The column ``source`` tells which were cut from one product review;
-        - ``yelp-review-full``: 650 000 Yelp reviews, 130 000 of each star, from the
+        - ``yelp-review-full``: 650,000 Yelp reviews, 130,000 of each star, from the
           Hugging Face hub. It writes a new line as a backslash and an n, and a quote as
           a backslash and a quote; here they are a new line and a quote again. Any other
           backslash stays, as do two quotes in a row;

@@ -50,7 +50,7 @@ def build_vocab(tokenized, max_size=10_000):
     ----------
     tokenized : TokenizedTexts
         The training texts.
-    max_size : int, default 10 000
+    max_size : int, default 10,000
 
     Returns
     -------

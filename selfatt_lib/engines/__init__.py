@@ -118,7 +118,7 @@ def installed():
 
 def _load(engine):
     if engine == "pytorch":
-        # Its threads wait for each other by counting, on Linux to 300 000. With other
+        # Its threads wait for each other by counting, on Linux to 300,000. With other
         # work on the machine that is most of what they do, and to sleep at once costs
         # more where there is none.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
