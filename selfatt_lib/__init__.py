@@ -15,10 +15,11 @@ The way through it, in the order of the chapters:
 `run`             the run directory: JSON and arrays, no code
 `training`        data made ready, and the loop over an engine
 `engines`         what computes the steps: ``mxnet``, ``pytorch``
+`sweep`           many runs with other parameters, each in a folder
 `results`         scores, baselines, what a run leaves of them
 `prediction`      a trained run: texts in; labels, attention and embeddings out
 `visualization`   heat maps, shaded texts, curves
-`commands`        what ``selfatt`` does: ``train``, ``summary``, ``predict``,
+`commands`        what ``selfatt`` does: ``train``, ``sweep``, ``summary``, ``predict``,
                   ``evaluate``, ``explain``, ``embed``
 `cli`             the command ``selfatt``
 `book`            shows the chapters this source

@@ -9,6 +9,7 @@ from selfatt_lib.commands.evaluate import evaluate
 from selfatt_lib.commands.explain import explain
 from selfatt_lib.commands.predict import predict
 from selfatt_lib.commands.summary import summary
+from selfatt_lib.commands.sweep import sweep
 from selfatt_lib.commands.train import train
 
 
@@ -32,5 +33,5 @@ def doctor():
     sys.exit(print_report(choose))
 
 
-for command in (train, summary, predict, evaluate, explain, embed, doctor):
+for command in (train, sweep, summary, predict, evaluate, explain, embed, doctor):
     main.add_command(command)

@@ -190,6 +190,7 @@ def write_metrics(run, history, labels, predictions, corpus, chosen, others=None
         "labels": corpus.labels,
         "confusion_matrix": matrix.tolist(),
         "valid_accuracy": best(epochs)["valid_accuracy"],
+        "parameters": sum(array.size for array in run.best_weights().values()),
         "epochs": len(history),
         "best_epoch": int(best(epochs)["epoch"]),
         "train_size": len(corpus.train_reviews),

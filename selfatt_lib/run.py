@@ -60,6 +60,10 @@ class RunSettings(Settings):
     run: str
 
 
+class Busy(RuntimeError):
+    """Another process is training in a run's folder."""
+
+
 class OtherEdition(ValueError):
     """A run is of another edition of the book, which kept its files otherwise."""
 
@@ -157,8 +161,8 @@ class RunDirectory:
     ValueError
         `resume` is set and the run there has other parameters or more epochs, or the
         folder holds something that is not a run.
-    RuntimeError
-        Another process is training in this folder.
+    Busy
+        Another process is training in this folder; it is a RuntimeError.
     """
 
     def __init__(self, config):
@@ -179,7 +183,7 @@ class RunDirectory:
         try:
             self._lock = take(self.path)
         except Timeout:
-            raise RuntimeError(
+            raise Busy(
                 f"another process is training in {config.run_dir!r}, or a notebook "
                 "that began to is still open. Wait for it, end it (shut the notebook's "
                 "kernel down), or choose another run_dir."

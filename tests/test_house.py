@@ -19,6 +19,7 @@ FLOORS = [
     {"encoders", "results"},
     {"engines"},
     {"training", "prediction"},
+    {"sweep"},
     {"commands"},
     {"cli"},
     {"__main__"},

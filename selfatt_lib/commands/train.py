@@ -45,7 +45,7 @@ def train(parameters, run, pairs, texts, files):
                 f"there is no {NOTEBOOK}: training runs a notebook of the repository. "
                 "Clone that, and run make setup in it (on Windows: py tools/setup.py)."
             )
-        given = _merge(texts, files, pairs)
+        given = merge(texts, files, pairs)
         if run is not None and given.setdefault("run_dir", run) != run:
             raise ValueError(
                 f"the run directory is given twice: --run {run}, run_dir "
@@ -58,7 +58,7 @@ def train(parameters, run, pairs, texts, files):
                 f"--parameters {parameters!r} is neither a file nor one of: "
                 + ", ".join(path.stem for path in known)
             )
-        given = _read(defaults) | given
+        given = read_parameters(defaults) | given
         from selfatt_lib.config import TrainingConfig, unknown_parameter
         from selfatt_lib.machinery.notebook import run_notebook
         from selfatt_lib.run import RunDirectory
@@ -84,17 +84,17 @@ def train(parameters, run, pairs, texts, files):
     click.echo(summarized(config.run_dir, directory.path))
 
 
-def _merge(texts, files, pairs):
+def merge(texts, files, pairs):
     """Return the parameters that were given, later ones before earlier ones."""
     given = {}
     for file in files:
-        given |= _read(file)
+        given |= read_parameters(file)
     for text in texts:
         given |= _parse(text, "-y")
     return given | dict(pairs)
 
 
-def _read(file):
+def read_parameters(file):
     try:
         return _parse(Path(file).read_text(encoding="utf-8"), file)
     except OSError as error:

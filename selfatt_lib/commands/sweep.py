@@ -1,0 +1,53 @@
+"""``selfatt sweep``: many runs, by a plan."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from selfatt_lib.commands import one_sentence
+from selfatt_lib.commands.train import merge, read_parameters
+
+
+@click.command()
+@click.argument("plan")
+@click.option("--folder", metavar="FOLDER", help="Of the runs: runs/NAME-OF-PLAN.")
+@click.option(
+    "-p",
+    "-r",
+    "pairs",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="A parameter of all runs, before the plan's own.",
+)
+def sweep(plan, folder, pairs):
+    """Train the runs of PLAN, a YAML file, and print a table of their scores.
+
+    Its grid has lists of values, of which all combinations are run; its runs are single
+    ones; common are the parameters of all:
+
+    \b
+        common: {epochs: 4}
+        grid: {attention_hops: [1, 4], seed: [0, 1, 2]}
+
+    The same command goes on with a sweep that was stopped, and several at a time share
+    it. results.csv in the folder has the table.
+    """
+    with one_sentence():
+        content = read_parameters(plan)
+        folder = folder or str(Path("runs", Path(plan).stem))
+        from selfatt_lib.sweep import expand
+        from selfatt_lib.sweep import sweep as train_all
+
+        runs = expand(content, folder, merge((), (), pairs))
+        try:
+            table = train_all(runs, folder)
+        except KeyboardInterrupt as stopped:
+            click.echo(str(stopped).partition(" To go on")[0], err=True)
+            click.echo("The same command goes on with the sweep.", err=True)
+            sys.exit(130)
+    shown = table.dropna(axis="columns", how="all").round(3)
+    click.echo(shown.to_string(index=False))
+    click.echo(f"\n{Path(folder, 'results.csv')}")
+    sys.exit(int(table["error"].notna().any()))
