@@ -1,0 +1,8 @@
+"""What the tutorial and the paper claim, tested: the runs of the chapter *evidence*.
+
+================  ====================================================================
+`experiments`     which runs test which claim, and the command that makes all of them
+`measures`        what is asked of the trained models, beyond their scores
+`statistics`      how far a difference is from chance
+================  ====================================================================
+"""
