@@ -16,11 +16,13 @@ NEEDING = {
     "mxnet": """
         book/data.ipynb book/model.ipynb book/penalty.ipynb
         selfatt_lib/model.py selfatt_lib/penalty.py selfatt_lib/encoders.py
-        selfatt_lib/engines/mxnet.py
+        selfatt_lib/engines/mxnet.py selfatt_lib/evidence/experiments.py
+        selfatt_lib/evidence/measures.py
         selfatt_lib/machinery/compat.py selfatt_lib/machinery/runtime.py
         selfatt_lib/machinery/lstm.py
         tests/test_model.py tests/test_penalty.py tests/test_lstm.py
-        tests/test_encoders.py tests/test_runtime.py tests/test_gluonnlp.py""",
+        tests/test_encoders.py tests/test_evidence.py tests/test_runtime.py
+        tests/test_gluonnlp.py""",
     "torch": """
         book/pytorch.ipynb selfatt_lib/pytorch.py selfatt_lib/engines/pytorch.py
         tests/test_pytorch.py""",

@@ -19,8 +19,10 @@ The way through it, in the order of the chapters:
 `results`         scores, baselines, what a run leaves of them
 `prediction`      a trained run: texts in; labels, attention and embeddings out
 `visualization`   heat maps, shaded texts, curves
+`evidence`        what the tutorial and the paper claim, tested: ``experiments``,
+                  ``measures``, ``results``, ``statistics``
 `commands`        what ``selfatt`` does: ``train``, ``sweep``, ``summary``, ``predict``,
-                  ``evaluate``, ``explain``, ``embed``
+                  ``evaluate``, ``explain``, ``embed``, ``evidence``
 `cli`             the command ``selfatt``
 `book`            shows the chapters this source
 `machinery`       what keeps it alive and fast, and need not be read

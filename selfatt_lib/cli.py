@@ -6,6 +6,7 @@ import click
 
 from selfatt_lib.commands.embed import embed
 from selfatt_lib.commands.evaluate import evaluate
+from selfatt_lib.commands.evidence import evidence
 from selfatt_lib.commands.explain import explain
 from selfatt_lib.commands.predict import predict
 from selfatt_lib.commands.summary import summary
@@ -33,5 +34,6 @@ def doctor():
     sys.exit(print_report(choose))
 
 
-for command in (train, sweep, summary, predict, evaluate, explain, embed, doctor):
+commands = train, sweep, summary, predict, evaluate, explain, embed, evidence, doctor
+for command in commands:
     main.add_command(command)

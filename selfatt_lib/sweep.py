@@ -18,6 +18,7 @@ from selfatt_lib.training import fit
 # what `results.csv` takes from a run's metrics, beside the parameters that differ
 SCORES = ("valid_accuracy", "accuracy", "weighted_f1", "tfidf_accuracy", "parameters")
 SCORES += ("best_epoch", "epochs", "seconds", "engine")
+BUSY = "another process is training it"
 
 
 def expand(plan, folder, common=None):
@@ -47,6 +48,8 @@ def expand(plan, folder, common=None):
     ['seed=0,epochs=2', 'seed=1,epochs=2']
     """
     _check(plan)
+    if common:
+        _check(plan | {"common": common})
     common = plan.get("common", {}) | (common or {})
     grid, runs, twins = plan.get("grid", {}), {}, {}
     for listed, *values in product(plan.get("runs", [{}]), *grid.values()):
@@ -92,7 +95,7 @@ def _check(plan):
     for name, values in grid.items():
         if not isinstance(values, list):
             raise ValueError(f"grid: {name} must be a list of values; got {values!r}")
-    if not (plan.keys() & {"grid", "runs"} and runs and all(grid.values())):
+    if not (grid or "runs" in plan) or not runs or not all(grid.values()):
         raise ValueError("the plan has no run: grid or runs is missing or empty")
     for given in (plan.get("common", {}), grid, *runs):
         if not isinstance(given, dict):
@@ -142,10 +145,12 @@ def sweep(runs, folder):
             bar.set_postfix_str(name)
             done[name] = _run(config)
             folder.mkdir(parents=True, exist_ok=True)
-            table = _tabulate(runs, done)
-            write_text(folder / "results.csv", table.to_csv(index=False))
+            _keep(runs, done, folder)
             bar.update()
-    return table
+    for name, config in runs.items():  # which another process may have done by now
+        if done[name].get("error") == BUSY and _look(config)[2]:
+            done[name] = _run(config)
+    return _keep(runs, done, folder)
 
 
 def _look(config):
@@ -166,7 +171,7 @@ def _run(config):
     try:
         path, begun, finished = _look(config)
         if path is None:
-            return {"error": "another process is training it"}
+            return {"error": BUSY}
         if not finished:
             fit(config.model_copy(update={"resume": begun}))
         written = (path / "metrics.json").stat().st_mtime
@@ -176,8 +181,8 @@ def _run(config):
         return {"error": str(error)}
 
 
-def _tabulate(runs, done):
-    """Return the table of `sweep`, of the runs that are done."""
+def _keep(runs, done, folder):
+    """Write the table of `sweep`, of the runs that are done, and return it."""
     given = {
         name: config.model_dump(exclude={"run_dir"}) for name, config in runs.items()
     }
@@ -195,4 +200,6 @@ def _tabulate(runs, done):
         row = {"run": name} | {key: given[name][key] for key in varied}
         row |= {key: metrics.get(key) for key in SCORES}
         rows.append(row | {"date": metrics.get("date"), "error": metrics.get("error")})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    write_text(folder / "results.csv", table.to_csv(index=False))
+    return table

@@ -20,6 +20,7 @@ FLOORS = [
     {"engines"},
     {"training", "prediction"},
     {"sweep"},
+    {"evidence"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -30,13 +31,14 @@ STAIRS = {("results", "run")}
 KNOWING = [
     (
         {"mxnet", "gluonnlp", "mx", "nlp"},
-        r"machinery\..*|model|penalty|encoders|engines\.mxnet",
+        r"machinery\..*|model|penalty|encoders|engines\.mxnet|evidence\.measures",
     ),
     ({"torch"}, r"machinery\.doctor|pytorch|engines\.pytorch"),
 ]
 # What may bring one: those that compute with MXNet stand on `machinery.runtime`
 COMPUTING = (
-    r"(model|penalty|encoders|pytorch|engines\..*|machinery\.(compat|runtime|lstm))"
+    r"(model|penalty|encoders|pytorch|engines\..*|evidence\.(experiments|measures)|"
+    r"machinery\.(compat|runtime|lstm))"
 )
 
 
@@ -172,7 +174,7 @@ def test_with_both_installed_a_cpu_is_chosen_without_importing_either(tmp_path):
     assert done.stdout == "set()\n", done.stderr
 
 
-@pytest.mark.parametrize("room", ["__init__", "machinery"])
+@pytest.mark.parametrize("room", ["__init__", "machinery", "evidence"])
 def test_a_room_lists_what_is_in_it(room):
     inner = "" if room == "__init__" else f"{room}."
     found = [name.removeprefix(inner) for name in MODULES if name.startswith(inner)]

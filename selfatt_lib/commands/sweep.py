@@ -1,12 +1,24 @@
 """``selfatt sweep``: many runs, by a plan."""
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from selfatt_lib.commands import one_sentence
 from selfatt_lib.commands.train import merge, read_parameters
+
+
+@contextmanager
+def stopped_runs_go_on():
+    """Say how to go on after a Ctrl-C, and end with its status."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        said = str(stopped).partition(" To go on")[0]
+        click.echo(f"\n{said} The same command goes on.".lstrip(), err=True)
+        sys.exit(130)
 
 
 @click.command()
@@ -34,19 +46,14 @@ def sweep(plan, folder, pairs):
     The same command goes on with a sweep that was stopped, and several at a time share
     it. results.csv in the folder has the table.
     """
-    with one_sentence():
+    with one_sentence(), stopped_runs_go_on():
         content = read_parameters(plan)
         folder = folder or str(Path("runs", Path(plan).stem))
         from selfatt_lib.sweep import expand
         from selfatt_lib.sweep import sweep as train_all
 
         runs = expand(content, folder, merge((), (), pairs))
-        try:
-            table = train_all(runs, folder)
-        except KeyboardInterrupt as stopped:
-            click.echo(str(stopped).partition(" To go on")[0], err=True)
-            click.echo("The same command goes on with the sweep.", err=True)
-            sys.exit(130)
+        table = train_all(runs, folder)
     shown = table.dropna(axis="columns", how="all").round(3)
     click.echo(shown.to_string(index=False))
     click.echo(f"\n{Path(folder, 'results.csv')}")

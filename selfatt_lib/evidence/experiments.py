@@ -1,6 +1,5 @@
 """Which runs test which claim."""
 
-import json
 import os
 import platform
 from datetime import datetime
@@ -12,15 +11,15 @@ import pandas as pd
 from selfatt_lib.config import Encoder, TrainingConfig
 from selfatt_lib.data.sources import KNOWN, load_reviews
 from selfatt_lib.evidence import measures
-from selfatt_lib.labels import are_stars, class_numbers
+from selfatt_lib.evidence.results import write_results
+from selfatt_lib.labels import are_stars, class_numbers, label_text
 from selfatt_lib.machinery.files import write_text
 from selfatt_lib.machinery.places import locate
 from selfatt_lib.machinery.progress import tqdm
 from selfatt_lib.prediction import Classifier
-from selfatt_lib.sweep import expand, sweep
+from selfatt_lib.sweep import SCORES, expand, sweep
 from selfatt_lib.training import prepare
 
-FORMAT = 1  # of the results
 ENCODERS = Encoder.__args__
 SEEDS = [{"seed": seed, "split_seed": seed} for seed in range(5)]
 FEW_SEEDS = SEEDS[:3]
@@ -95,13 +94,49 @@ def experiments(best, reviews, joined):
     return found
 
 
-def called(parameters):
-    """Return the name of a run: the parameters that are not those of all, or usual."""
-    usual = TrainingConfig().model_dump() | COMMON
-    told = {key: value for key, value in parameters.items() if usual[key] != value}
-    if "dataset" in told:
-        told["dataset"] = "joined"
-    return ",".join(f"{key}={value}" for key, value in told.items()) or "usual"
+class Runs:
+    """Trained runs, found by the parameters in which they differ from the others."""
+
+    def __init__(self, folder, common):
+        self.folder, self.common = folder, COMMON | common
+        self.usual = TrainingConfig(**self.common).model_dump()
+        self.configs, self.scores = {}, {}
+
+    def name(self, parameters):
+        """Return the name of a run, which is also its folder's."""
+        usual = self.usual.items()
+        told = {k: v for k, v in parameters.items() if (k, v) not in usual}
+        if "dataset" in told:
+            told["dataset"] = "joined"
+        return ",".join(f"{key}={value}" for key, value in told.items()) or "usual"
+
+    def train(self, listed):
+        """Train those that are not trained yet; return a table of their scores."""
+        plan = {}
+        for parameters in listed:
+            name = self.name(parameters)
+            # one baseline for all encoders
+            tfidf = {"tfidf": parameters["encoder"] == "attention"}
+            plan[name] = {"name": name} | tfidf | parameters
+        plan = {"common": self.common, "runs": [*plan.values()]}
+        configs = expand(plan, self.folder)
+        table = sweep(configs, self.folder)
+        failed = table[table["error"].notna()]
+        for run, error in zip(failed["run"], failed["error"]):
+            raise RuntimeError(
+                f"{len(failed)} of {len(table)} runs failed, as {run!r} did: {error}"
+            )
+        self.configs |= configs
+        self.scores |= dict(zip(table["run"], table[[*SCORES]].to_dict("records")))
+        given = pd.DataFrame(listed).drop(columns="split_seed", errors="ignore")
+        if "dataset" in given:
+            given["dataset"] = "joined"
+        found = pd.DataFrame([self.scores[self.name(each)] for each in listed])
+        return pd.concat([given, found], axis=1)
+
+    def config(self, parameters):
+        """Return the configuration of a run."""
+        return self.configs[self.name(parameters)]
 
 
 def gather(folder="runs/evidence", out="book/results", common=None):
@@ -126,43 +161,38 @@ def gather(folder="runs/evidence", out="book/results", common=None):
     RuntimeError
         A run failed; it is named.
     """
-    common, out = common or {}, locate(out)
+    common = common or {}
     config = TrainingConfig(**COMMON | common)
     reviews = load_reviews(config.dataset, **config.reading)
     locate(folder).mkdir(parents=True, exist_ok=True)
     joined = {}  # a corpus of the reader's own may have long reviews itself
     if config.dataset == "review-snippets":
         joined = longer_reviews(reviews, locate(folder) / "joined.csv")
-    runs = _train(settings(), folder, common)
-    tables = {"settings": tabulate(settings(), runs)}
+    runs = Runs(folder, common)
+    tables = {"settings": runs.train(settings())}
     best = best_settings(tables["settings"])
     planned = experiments(best, len(reviews), joined)
-    every = [*chain.from_iterable(planned.values())]
-    runs |= _train(every, folder, common)
+    runs.train([*chain.from_iterable(planned.values())])  # under one bar
     for name, listed in planned.items():
-        tables[name] = tabulate(listed, runs)
+        tables[name] = runs.train(listed)
         if name in ("hops", "penalty"):
-            alike = [_likeness(runs[called(each)][0]) for each in tqdm(listed, name)]
-            tables[name] = pd.concat([tables[name], pd.DataFrame(alike)], axis=1)
-    trained = {name: config for name, (config, _) in runs.items()}
-    measured = _measure(planned, trained, reviews)
-    seconds = sum(scores["seconds"] for _, scores in runs.values())
+            alike = [likeness(runs.config(each)) for each in tqdm(listed, name)]
+            tables[name] = tables[name].join(pd.DataFrame(alike))
+    tables |= ask([runs.config(each) for each in planned["encoders"]], reviews)
+    seconds = sum(scores["seconds"] for scores in runs.scores.values())
     about = {
-        "format": FORMAT,
         "date": datetime.now().astimezone().isoformat("T", "minutes"),
         "dataset": config.dataset if config.dataset in KNOWN else "own",
         "reviews": len(reviews),
-        "runs": len(runs),
+        "labels": [*map(label_text, prepare(config).labels)],
+        "runs": len(runs.scores),
         "training_seconds": round(seconds),
         "settings": best,
         "python": platform.python_version(),
         "processor": f"{os.cpu_count()} cores, {platform.machine()}",
         "versions": {name: version(name) for name in VERSIONS.split()},
-    } | measured.pop("about")
-    out.mkdir(parents=True, exist_ok=True)
-    for name, table in (tables | measured).items():
-        write_text(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
-    write_text(out / "about.json", json.dumps(about, indent=2))
+    }
+    write_results(out, tables, about)
 
 
 def longer_reviews(reviews, path):
@@ -189,73 +219,44 @@ def best_settings(table):
     return best
 
 
-def tabulate(listed, runs):
-    """Return a table of an experiment: the parameters of its runs, and their scores."""
-    given = pd.DataFrame(listed).drop(columns="split_seed", errors="ignore")
-    if "dataset" in given:
-        given["dataset"] = "joined"
-    scores = pd.DataFrame([runs[called(each)][1] for each in listed])
-    return pd.concat([given, scores], axis=1)
-
-
-def _train(listed, folder, common):
-    """Return config and scores of each run, by its name; train what is not trained."""
-    named = {called(parameters): parameters for parameters in reversed(listed)}
-    plan = []
-    for name in reversed(named):
-        tfidf = named[name]["encoder"] == "attention"  # one baseline for all encoders
-        plan.append({"name": name, "tfidf": tfidf} | named[name])
-    configs = expand({"common": COMMON | common, "runs": plan}, folder)
-    table = sweep(configs, folder)
-    if (failed := table[table["error"].notna()]).size:
-        run, error = failed.iloc[0][["run", "error"]]
-        raise RuntimeError(
-            f"{len(failed)} runs failed, the first of them {run!r}: {error}"
-        )
-    scores = table[["valid_accuracy", "accuracy", "parameters", "epochs", "seconds"]]
-    if "tfidf_accuracy" in table:
-        scores = scores.join(table["tfidf_accuracy"])
-    names = [called(named[name]) for name in reversed(named)]
-    return dict(zip(names, zip(configs.values(), scores.to_dict("records"))))
-
-
-def _measure(planned, configs, reviews):
-    """Ask the trained models; return a table for each measure, and what is counted."""
-    first_row = {text: row for row, text in reversed([*enumerate(reviews["text"])])}
-    encoders = {}
-    for parameters in planned["encoders"]:
-        config = configs[called(parameters)]
-        encoders.setdefault(config.seed, {})[config.encoder] = config
-    ours = [each["attention"] for each in encoders.values()]
-    tables = {"predictions": [], "explanations": [], "weights": [], "negation": []}
-    labels = None
-    for seed, each in tqdm(encoders.items(), desc="measuring", unit="seed"):
-        corpus = prepare(each["attention"])
-        labels = corpus.labels
-        texts = corpus.test_reviews["text"]
-        tfidf = pd.read_csv(locate(each["attention"].run_dir) / "predictions.csv")
-        columns = {
-            "seed": seed,
-            "review": [first_row[text] for text in texts],
-            "words": corpus.test_batches.lengths,
-            "label": corpus.test_batches.labels,
-            "tfidf": class_numbers(tfidf["tfidf"], labels),
-        }
-        for name, config in each.items():
-            columns[name], columns[f"{name}_shuffled"] = measures.predict_both_ways(
-                config, corpus
-            )
-        tables["predictions"].append(pd.DataFrame(columns))
-        tables["explanations"] += measures.explanations(each["attention"], corpus)
-        tables["weights"] += measures.replaced_attention(each["attention"], corpus)
-        if are_stars(labels) and each["attention"].language == "en":
-            tables["negation"] += measures.negations(each["attention"])
-    predictions = pd.concat(tables.pop("predictions"), ignore_index=True)
-    tables["agreement"] = measures.agreements(ours)
-    tables = {name: pd.DataFrame(rows) for name, rows in tables.items()}
-    return tables | {"predictions": predictions, "about": {"labels": labels}}
-
-
-def _likeness(config):
+def likeness(config):
+    """Return how alike the hops of a trained run are, on its test reviews: dict."""
     texts = prepare(config).test_reviews["text"]
     return measures.likeness(Classifier.load(config.run_dir).predict(texts))
+
+
+def ask(configs, reviews):
+    """Ask the trained encoders; return a table for each question: dict of DataFrame."""
+    first_row = {text: row for row, text in reversed([*enumerate(reviews["text"])])}
+    seeds = {}
+    for config in configs:
+        seeds.setdefault(config.seed, {})[config.encoder] = config
+    attention = [encoders["attention"] for encoders in seeds.values()]
+    predictions, explanations, weights, negation = [], [], [], []
+    for ours in tqdm(attention, desc="asking the models", unit="seed"):
+        corpus = prepare(ours)
+        tfidf = pd.read_csv(locate(ours.run_dir) / "predictions.csv")["tfidf"]
+        columns = {
+            "seed": ours.seed,
+            "review": [first_row[text] for text in corpus.test_reviews["text"]],
+            "words": corpus.test_batches.lengths,
+            "label": corpus.test_batches.labels,
+            "tfidf": class_numbers(tfidf, corpus.labels),
+        }
+        for name, config in seeds[ours.seed].items():
+            both = measures.predict_both_ways(config, corpus)
+            columns[name], columns[f"{name}_shuffled"] = both
+        predictions.append(pd.DataFrame(columns))
+        explanations += measures.explanations(ours, corpus)
+        weights += measures.replaced_attention(ours, corpus)
+        if are_stars(corpus.labels) and ours.language == "en":
+            negation += measures.negations(ours)
+    return {
+        "predictions": pd.concat(predictions, ignore_index=True),
+        "explanations": pd.DataFrame(explanations),
+        "weights": pd.DataFrame(weights),
+        "negation": pd.DataFrame(negation, columns=measures.NEGATION),
+        "agreement": measures.agreements(
+            [each["attention"] for each in seeds.values()]
+        ),
+    }

@@ -4,12 +4,13 @@ Each function takes runs of several seeds, or what one of them predicted, and re
 rows for a table.
 """
 
+import warnings
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
+from scipy.stats import ConstantInputWarning, spearmanr
 
 from selfatt_lib import reference
 from selfatt_lib.data.batches import Batches
@@ -29,6 +30,7 @@ NEGATED = {
     "neither": "long new small black short old loud big simple different",
 }
 SUBJECTS = "film", "phone"
+NEGATION = ["seed", "kind", "word", "plain", "negated"]
 
 
 def trained_engine(config, corpus):
@@ -93,6 +95,12 @@ def likeness(predictions):
 
 
 # Is attention an explanation?
+
+
+def rank_correlation(a, b):
+    """Return Spearman's rank correlation, NaN where all values of one are equal."""
+    with warnings.catch_warnings(action="ignore", category=ConstantInputWarning):
+        return spearmanr(a, b).statistic
 
 
 def falls(classifier, predictions):
@@ -176,9 +184,9 @@ def explanations(config, corpus):
         found = []
         for value, fall, weight in zip(values, changes, attention):
             change, most = np.abs(fall), weight.argmax()
-            rest = spearmanr(np.delete(value, most), np.delete(change, most))
+            rest = rank_correlation(np.delete(value, most), np.delete(change, most))
             same = value.argmax() == change.argmax()
-            found.append([spearmanr(value, change).statistic, same, rest.statistic])
+            found.append([rank_correlation(value, change), same, rest])
         row = dict(zip(["correlation", "first", "rest"], np.nanmean(found, axis=0)))
         order = [np.argsort(-value, kind="stable") for value in values]
         for count in LEFT_OUT:
@@ -240,7 +248,7 @@ def agreements(configs):
 
     Returns
     -------
-    list of dict
+    DataFrame
         A row for each two seeds: how many ``reviews``; ``attention``, the rank
         correlation of the attention that they give the words; ``first``, how often they
         give most to the same word, and ``chance``, how often two draws would; ``fall``,
@@ -266,17 +274,17 @@ def agreements(configs):
                 a, b = (each.attention.sum(axis=0) for each in (p, q))
                 found.append(
                     {
-                        "attention": spearmanr(a, b).statistic,
+                        "attention": rank_correlation(a, b),
                         "first": a.argmax() == b.argmax(),
                         "chance": 1 / len(a),
-                        "fall": spearmanr(np.abs(f), np.abs(g)).statistic,
+                        "fall": rank_correlation(np.abs(f), np.abs(g)),
                         "labels": p.label == q.label,
                     }
                 )
         means = pd.DataFrame(found).astype(float).mean().to_dict()
         seeds = {"seed": one.seed, "other": other.seed, "reviews": len(found)}
         rows.append(seeds | means)
-    return rows
+    return pd.DataFrame(rows)
 
 
 def negations(config):
@@ -292,6 +300,6 @@ def negations(config):
             subject = SUBJECTS[number % len(SUBJECTS)]
             pair = classifier.predict([each.format(subject, word) for each in PLAIN])
             plain, negated = (float(p.probabilities @ stars) for p in pair)
-            row = {"seed": config.seed, "kind": kind, "word": word}
-            rows.append(row | {"plain": plain, "negated": negated})
+            values = config.seed, kind, word, plain, negated
+            rows.append(dict(zip(NEGATION, values)))
     return rows

@@ -1,0 +1,47 @@
+"""``selfatt evidence``: what the tutorial and the paper claim, tested."""
+
+from pathlib import Path
+
+import click
+
+from selfatt_lib.commands import one_sentence
+from selfatt_lib.commands.sweep import stopped_runs_go_on
+
+RESULTS = Path(__file__).parents[2] / "book" / "results"
+
+
+@click.command()
+@click.option(
+    "--folder",
+    default="runs/evidence",
+    metavar="FOLDER",
+    show_default=True,
+    help="Of the runs, which are not trained again.",
+)
+@click.option(
+    "--out",
+    default=str(RESULTS),
+    metavar="FOLDER",
+    help="Of the tables that the chapter reads; by default book/results.",
+)
+@click.option(
+    "-p",
+    "-r",
+    "pairs",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="A parameter of all runs, such as dataset.",
+)
+def evidence(folder, out, pairs):
+    """Train the runs of the chapter "evidence", some 200, and write its tables.
+
+    That takes hours, and needs MXNet. Stopped and called anew, it goes on. On reviews
+    of your own: give -p dataset, another --folder and another --out, and run the
+    chapter with that as its parameter `results`.
+    """
+    with one_sentence(), stopped_runs_go_on():
+        from selfatt_lib.evidence.experiments import gather
+
+        gather(folder, out, dict(pairs))
+    click.echo(out)

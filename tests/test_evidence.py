@@ -1,0 +1,192 @@
+"""The experiments on a small scale, and what is asked of the models."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import SMALL, make_reviews
+from selfatt_lib import reference
+from selfatt_lib.config import TrainingConfig
+from selfatt_lib.evidence import experiments, measures
+from selfatt_lib.evidence.results import read_results
+from selfatt_lib.prediction import Classifier
+from selfatt_lib.run import read_settings
+from selfatt_lib.training import prepare
+
+COMMON = SMALL | {"epochs": 6, "learning_rate": 0.02}
+FEWER = {
+    "ENCODERS": ["attention", "average", "last", "max"],
+    "SETTINGS": [{"learning_rate": rate} for rate in (1e-9, 0.02)],
+    "SEEDS": [{"seed": seed, "split_seed": seed} for seed in (0, 1)],
+    "FEW_SEEDS": [{"seed": 0, "split_seed": 0}],
+    "HOPS": [1, 2],
+    "PENALTIES": [("squared", 0.0), ("norm", 0.1)],
+    "AMOUNTS": [60, 10**6],
+    "LENGTHS": [30],
+    "PRUNED": [{"pooling": "mean"}],
+}
+
+
+@pytest.fixture(scope="module")
+def gathered(tmp_path_factory):
+    """What the experiments find on 300 made-up reviews, fewer of each."""
+    folder = tmp_path_factory.mktemp("evidence")
+    make_reviews(300).to_csv(folder / "reviews.csv", index=False)
+    common = COMMON | {"dataset": str(folder / "reviews.csv")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in FEWER.items():
+            patch.setattr(experiments, name, value)
+        experiments.gather(folder / "runs", folder / "out", common)
+        about, tables = read_results(folder / "out")
+        # nothing is left to train
+        patch.setattr("selfatt_lib.sweep.fit", None)
+        experiments.gather(folder / "runs", folder / "again", common)
+    again = read_results(folder / "again")[1]
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(again[name], table, check_exact=True)
+    return about, tables, folder / "runs" / "usual"  # attention, seed 0
+
+
+def config_of(run):
+    return TrainingConfig(**read_settings(run).training.model_dump())
+
+
+def test_each_encoder_gets_the_setting_with_the_best_validation_accuracy(gathered):
+    about, tables, _ = gathered
+    for name, rows in tables["settings"].groupby("encoder"):
+        best = rows.loc[rows["valid_accuracy"].idxmax(), "learning_rate"]
+        assert about["settings"][name]["learning_rate"] == best
+    assert about["settings"]["attention"]["learning_rate"] == 0.02
+
+
+def test_each_experiment_has_its_runs(gathered):
+    _, tables, _ = gathered
+    assert len(tables["encoders"]) == 4 * 2
+    assert tables["hops"]["attention_hops"].tolist() == [1, 1, 2, 2]
+    assert tables["penalty"]["penalty_form"].tolist() == ["squared", "norm"]
+    assert tables["amount"]["train_size"].tolist() == [60] * 3  # there is no million
+    assert len(tables["length"]) == 3
+    for name in ("encoders", "hops", "penalty", "amount", "length", "pruning"):
+        assert tables[name]["accuracy"].between(0, 1).all()
+
+
+def test_predictions_are_those_that_were_scored(gathered):
+    _, tables, _ = gathered
+    predictions, runs = tables["predictions"], tables["encoders"]
+    for (encoder, seed), run in runs.groupby(["encoder", "seed"]):
+        rows = predictions[predictions["seed"] == seed]
+        right = (rows[encoder] == rows["label"]).mean()
+        assert right == pytest.approx(run["accuracy"].iloc[0], abs=1e-5)
+    tfidf = runs[runs["encoder"] == "attention"].set_index("seed")["tfidf_accuracy"]
+    for seed, rows in predictions.groupby("seed"):
+        assert (rows["tfidf"] == rows["label"]).mean() == pytest.approx(tfidf[seed])
+
+
+def test_the_order_of_the_words_is_nothing_to_an_average(gathered):
+    predictions = gathered[1]["predictions"]
+    assert (predictions["average"] == predictions["average_shuffled"]).all()
+    assert (predictions["last"] != predictions["last_shuffled"]).any()
+
+
+def test_reviews_are_named_by_their_row(gathered):
+    predictions = gathered[1]["predictions"]
+    labels = make_reviews(300)["label"].to_numpy() - 1
+    np.testing.assert_array_equal(labels[predictions["review"]], predictions["label"])
+
+
+def test_words_that_matter_more_are_left_out_with_more_effect(gathered):
+    """Here three words of ours decide, and the model has learned it."""
+    rows = gathered[1]["explanations"].groupby("ranking").mean()
+    assert rows["correlation"]["gradient"] > rows["correlation"]["random"] + 0.2
+    assert abs(rows["correlation"]["random"]) < 0.15
+    assert rows["kept_5"]["fall"] < rows["kept_5"]["random"]
+    weights = gathered[1]["weights"].set_index(["seed", "weights"])
+    assert (weights["same"].xs("learned", level=1) == 1).all()
+    runs = gathered[1]["encoders"].query("encoder == 'attention'").set_index("seed")
+    for seed in (0, 1):
+        learned = weights["accuracy"][seed, "learned"]
+        assert learned == pytest.approx(runs["accuracy"][seed], abs=1e-5)
+
+
+def test_a_fall_is_what_leaving_the_word_out_does(gathered):
+    classifier = Classifier.load(gathered[2])
+    predictions = classifier.predict(["the film was superb and good", "a weak story"])
+    [first, second] = measures.falls(classifier, predictions)
+    assert (len(first), len(second)) == (6, 3)
+    without = classifier.predict(["the film was and good"])[0].probabilities
+    label = predictions[0].probabilities.argmax()
+    expected = predictions[0].probabilities[label] - without[label]
+    assert first[3] == pytest.approx(expected, abs=1e-5)
+
+
+def test_gradient_times_input_is_the_logits_slope(gathered):
+    """Each word's vector is made longer by a thousandth."""
+    config = config_of(gathered[2])
+    corpus = prepare(config)
+    products = measures.gradients(
+        measures.trained_engine(config, corpus), corpus.test_batches
+    )
+    weights, _ = measures.trained_weights(config)
+    tokens, n, _ = corpus.test_batches.assemble([4])
+    weights = {name: array.astype(float) for name, array in weights.items()}
+    words = weights["embedding.weight"][tokens[0]]
+
+    def logits(vectors):
+        own = weights | {"embedding.weight": vectors}
+        return reference.forward(np.arange(n[0])[None], n, own)[0][0]
+
+    label = logits(words).argmax()
+    for place in range(n[0]):
+        longer, shorter = words.copy(), words.copy()
+        longer[place] *= 1.001
+        shorter[place] *= 0.999
+        slope = (logits(longer) - logits(shorter))[label] / 0.002
+        assert products[4][place] == pytest.approx(slope, abs=1e-4)
+
+
+def test_likeness_by_hand():
+    def model(rows):
+        return [SimpleNamespace(attention=np.array(rows))]
+
+    apart = measures.likeness(model([[1.0, 0, 0], [0, 1.0, 0]]))
+    assert apart == {"overlap": 0, "same_word": 0, "focus": 1}
+    spread = measures.likeness(model([[0.5, 0.5, 0], [0.5, 0, 0.5]]))
+    assert spread == pytest.approx({"overlap": 0.5, "same_word": 1, "focus": 0.5})
+
+
+def test_a_seed_agrees_with_itself(gathered):
+    config = config_of(gathered[2])
+    corpus = prepare(config)
+    lengths = np.r_[corpus.valid_batches.lengths, corpus.test_batches.lengths]
+    twin = config.model_copy(update={"seed": 7})
+    found = measures.agreements([config, twin]).loc[0]
+    assert found["reviews"] == (lengths >= measures.FEWEST_WORDS).sum()
+    for name in ("attention", "first", "fall", "labels"):
+        assert found[name] == pytest.approx(1)
+    assert 0.03 < found["chance"] < 0.2
+
+
+def test_not_is_put_before_praise_complaint_and_neither(gathered):
+    table = gathered[1]["negation"]
+    assert table.groupby("seed")["kind"].value_counts().unique().tolist() == [10]
+    assert table["plain"].between(1, 5).all()
+    good = table[table["word"] == "good"]["plain"].mean()
+    assert good > table[table["word"] == "weak"]["plain"].mean() + 1
+
+
+def test_texts_are_joined_from_sentences_of_one_label(tmp_path):
+    reviews = make_reviews(200)
+    found = experiments.longer_reviews(reviews, tmp_path / "joined.csv")
+    joined = pd.read_csv(found["dataset"])
+    labels = dict(zip(reviews["text"], reviews["label"]))
+    assert len(joined) == (reviews["label"].value_counts() // 8).sum()
+    for text, label in zip(joined["text"], joined["label"]):
+        assert any(text.startswith(each) for each in labels if labels[each] == label)
+
+
+def test_a_wrong_parameter_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'epochs'"):
+        experiments.gather(tmp_path / "runs", tmp_path / "out", {"epoch": 1})
+    assert not (tmp_path / "runs").exists()
