@@ -13,6 +13,7 @@ import pandas as pd
 import seaborn as sns
 
 from selfatt_lib.labels import are_stars, shown
+from selfatt_lib.machinery import printable
 from selfatt_lib.machinery.languages import LONGEST_WORD
 
 # Readable in print, in dark mode, and to colour-blind readers: one hue that only
@@ -137,8 +138,7 @@ def _in_picture(text, longest=24):
     if len(text) > longest:  # often it is the ends by which names differ
         text = f"{text[: longest // 2]}…{text[-(longest // 2 - 1) :]}"
     text = text.encode("utf-8", "replace").decode("utf-8")  # half a character
-    text = "".join(char if char.isprintable() else " " for char in text)
-    return text.replace("$", r"\$")  # which would begin mathematics
+    return printable(text).replace("$", r"\$")  # which would begin mathematics
 
 
 def attention_html(predictions, labels=None, title="Where the model looked", page=True):

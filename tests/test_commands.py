@@ -94,6 +94,42 @@ def test_labels_that_a_run_does_not_know_are_named(polar, tmp_path):
     )
 
 
+def test_a_file_with_other_columns_is_scored(polar, tmp_path):
+    file = tmp_path / "reviews.csv"
+    texts = "title,body,verdict\ngood,superb café,positive\ngood,awful,negative\n"
+    file.write_bytes(texts.encode("cp1252"))
+    options = ["--text-column", "body", "--label-column", "verdict", "--json"]
+    command = ["evaluate", polar.run.path, file, "--encoding", "cp1252", *options]
+    assert json.loads(run(*command).stdout)["accuracy"] == 1
+    file.write_text(texts.partition("\n")[2])
+    options += ["--columns", "title,body,verdict"]
+    command = ["evaluate", polar.run.path, file, *options]
+    assert json.loads(run(*command).stdout)["accuracy"] == 1
+
+
+def test_html_is_undone_once(polar, tmp_path, monkeypatch):
+    """What is left of a text that spoke of HTML is a text."""
+    load = Classifier.load
+
+    def load_html(run):
+        classifier = load(run)
+        classifier.unescape_html = True
+        return classifier
+
+    monkeypatch.setattr(Classifier, "load", load_html)
+    monkeypatch.setattr(
+        "selfatt_lib.commands.evaluate.reading_of", lambda *_: {"unescape_html": True}
+    )
+    file = tmp_path / "reviews.csv"
+    rows = (
+        "&amp;lt;br&amp;gt;,negative\n" + "superb,positive\n" * 20 + "<br>,negative\n"
+    )
+    file.write_text(f"text,label\n{rows}")
+    with pytest.warns(UserWarning, match="rows left out: 1"):
+        done = run("evaluate", polar.run.path, file, "--json")
+    assert json.loads(done.stdout)["reviews"] == 21
+
+
 def test_a_score_on_what_was_trained_on_is_called_none(polar, reviews, monkeypatch):
     assert "was trained on" not in run("evaluate", polar.run.path, reviews).stderr
     table = pd.read_csv(reviews).rename(columns={"stars": "label"})

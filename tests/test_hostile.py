@@ -441,7 +441,7 @@ def test_where_the_system_has_no_limits_the_decoder_watches_itself(memory, said)
         ("sys.stdout.write('nonsense'); sys.stdout.flush()", "its reader was killed"),
         ("sys.exit('it is of another kind')", "it is of another kind"),
         ("sys.exit('x' * 10**6)", "x{500}"),  # more than a pipe holds
-        ("sys.exit('\\x1b[2J\\u202e')", "\ufffd\\[2J\ufffd"),
+        ("sys.exit('\\x1b[2J\\u202e')", " \\[2J "),
         ("os.kill(os.getpid(), signal.SIGXCPU)", "it takes too long to read"),
     ],
 )

@@ -228,6 +228,7 @@ WRITTEN = {
     "100": "100", "12345678901234567890": "12345678901234567890", "true": "true",
     '"True"': "true", '" good\\t"': "good", '"Good"': "Good", '"none"': "none",
     '"1 star"': "1 star", "null": None, "NaN": None, '""': None, '" "': None,
+    '"good\u3000"': "good", '"\u2003\u2028"': None,
     '"[x]"': "[x]",
 }  # fmt: skip
 
@@ -320,6 +321,21 @@ def test_how_a_file_quotes_is_found(name, times, tmp_path):
     found = read(path)
     assert [text for text, *_ in found] == READ[name] * times
     assert [label for _, label, _ in found] == ["1", "2", "3"] * times
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ('"a,b,c";label;text\n1;2;x\n', "x"),
+        ("text,label\n'nice, one',2\n", "nice, one"),
+        ("'text','label'\n'x',2\n", "x"),
+        ("label,text\n2,'tis good\n2,'twas bad\n", "'tis good"),
+        ('label\ttext\n2\t"Great" film\n', '"Great" film'),
+    ],
+)
+def test_a_header_and_quotes_are_told_from_one_row(content, text, tmp_path):
+    rows = read(written(tmp_path / "a.csv", content))
+    assert rows[0] == (text, "2", None)
 
 
 @pytest.mark.parametrize("spread", [1, 7, 5000])

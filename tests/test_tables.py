@@ -3,11 +3,13 @@
 import csv
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 import time
 from datetime import date
 from decimal import Decimal
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +19,6 @@ from pyarrow import parquet
 
 from conftest import make_reviews
 from selfatt_lib.cli import main
-from selfatt_lib.commands import tables
 from selfatt_lib.prediction import Classifier
 
 BIG = 123456789012345678901234567890
@@ -165,18 +166,96 @@ def test_parquet_keeps_its_types(polar, tmp_path):
         ("ONE.CSV", "text\nsuperb love\n"),
         ("list.json", '[{"id": 1, "text": "superb love"}]'),
         ("lines.json", '{"id": 1, "text": "superb love"}\n'),
+        ("tab.txt", "id\ttext\n1\tsuperb love\n"),
+        ("blank.csv", "\r\n\r\nid,text\r\n1,superb love\r\n"),
+        ("ends.csv", "id,text\r\n1,superb love\n"),
+        ("single.csv", "id,text\n'1, or 2','superb love'\n"),
+        ("commas.csv", '"a,b,c";id;text\n"1,2";3;superb love\n'),
+        ("same.csv", "id,id,text\n1,2,superb love\n"),
     ],
 )
 def test_a_file_of_any_of_these_forms_is_read(name, content, polar, tmp_path):
     for suffix, data in (
         ("", content.encode()),
         (".gz", gzip.compress(content.encode())),
+        (".zst", pa.Codec("zstd").compress(content.encode()).to_pybytes()),
     ):
         file = tmp_path / (name + suffix)
         file.write_bytes(data)
         (row,) = lines_of(polar, file)
         assert row["text"] == "superb love"
         assert row["predicted"] == "positive"
+
+
+def read_as(trained, folder, **settings):
+    """Copy a run, as if it had been trained with other settings."""
+    path = shutil.copytree(trained.run.path, folder / "run")
+    config = json.loads((path / "config.json").read_text())
+    config["training"] |= settings
+    (path / "config.json").write_text(json.dumps(config))
+    return SimpleNamespace(run=SimpleNamespace(path=path))
+
+
+def test_a_header_comes_back_as_it_was_in_csv(polar, tmp_path):
+    file = tmp_path / "in.csv"
+    for header in (",text", "id,id,text", '"a ""b"", c",Id,ID,text', " ,text"):
+        cells = header.count(",") - header.count(", ")
+        for rows in ("", "1," * cells + "superb love\n"):
+            file.write_text(f"{header}\n{rows}")
+            out = predicted(polar, file, ".csv", "--overwrite").read_text()
+            first, *others = out.splitlines()
+            assert first == f"{header},predicted,probability"
+            assert len(others) == bool(rows)
+    make_reviews(3).to_csv(file)  # pandas' own
+    for row, number in zip(lines_of(polar, file), "012", strict=True):
+        assert row["Unnamed: 0"] == number
+    file.write_text("id,id,text\n1,2,superb love\n")
+    (row,) = lines_of(polar, file)
+    assert (row["id"], row["id_1"]) == ("1", "2")
+
+
+def test_quotes_after_a_backslash_are_found(polar, tmp_path):
+    file = tmp_path / "in.csv"
+    file.write_text('id,text\n1,"a \\"superb\\" love, really"\n')
+    (row,) = lines_of(polar, file)
+    assert row["text"] == 'a "superb" love, really'
+
+
+def test_encoding_and_columns_are_those_of_training_or_those_given(polar, tmp_path):
+    file = tmp_path / "in.csv"
+    file.write_bytes("café,superb love\n".encode("cp1252"))
+    options = ["--columns", "place,text", "--encoding", "cp1252"]
+    (row,) = expected = lines_of(polar, file, *options)
+    assert (row["place"], row["predicted"]) == ("café", "positive")
+    run_so = read_as(polar, tmp_path, encoding="cp1252", columns=["place", "text"])
+    assert lines_of(run_so, file) == expected
+    out = predicted(run_so, file, ".csv", "--overwrite").read_text()
+    assert out.startswith("place,text,predicted,probability\ncafé,superb love,")
+    file.write_text("text\ncafé superb\n")
+    said = error_of(run_so, file, "new.csv")
+    assert "its first row has 1 fields, columns= 2; where the first row is a" in said
+    (row,) = lines_of(run_so, file, "--columns", "", "--encoding", "utf-8")
+    assert row["text"] == "café superb"
+    assert "unknown encoding: latin-0" in error_of(
+        polar, file, "new.csv", "--encoding", "latin-0"
+    )
+    file = tmp_path / "in.parquet"  # has both of its own
+    parquet.write_table(pa.table({"text": ["café superb"]}), file)
+    (row,) = lines_of(run_so, file)
+    assert row["text"] == "café superb"
+
+
+def test_json_lines_may_have_many_keys(polar, tmp_path):
+    file = tmp_path / "in.jsonl"
+    lines = [{"text": "superb love", f"key {n}": n} for n in range(250)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert len(lines_of(polar, file)[-1]) == 253
+
+
+def test_numbers_in_parquet_are_no_texts(polar, tmp_path):
+    file = tmp_path / "in.parquet"
+    parquet.write_table(pa.table({"text": [5, None, 6]}), file)
+    assert "2 of 3 rows have in 'text' what is no text" in error_of(polar, file)
 
 
 def test_a_folder_adds_no_column(polar, tmp_path):
@@ -240,9 +319,7 @@ def test_equal_texts_are_predicted_row_by_row(polar, tmp_path, sizes):
     assert sum(sizes) == 3_000  # else the bar would count wrongly
 
 
-def test_the_column_of_texts_is_that_of_training_or_the_one_named(
-    polar, tmp_path, monkeypatch
-):
+def test_the_column_of_texts_is_that_of_training_or_the_one_named(polar, tmp_path):
     file = tmp_path / "in.csv"
     file.write_text("review,comment,Größe\nsuperb love,1,awful\n")
     said = error_of(polar, file)
@@ -251,12 +328,8 @@ def test_the_column_of_texts_is_that_of_training_or_the_one_named(
     assert "has no 'text'" in error_of(polar, file, "out.csv", "--text-column", "text")
     (row,) = lines_of(polar, file, "--text-column", "review")
     assert row["predicted"] == "positive"
-    assert tables.name_of_text(polar.run.path, "review") == "review"
-    assert tables.name_of_text(polar.run.path, None) is None
-    settings = json.loads((polar.run.path / "config.json").read_text())
-    settings["training"]["text_column"] = "Größe"
-    (tmp_path / "config.json").write_text(json.dumps(settings))
-    assert tables.name_of_text(tmp_path, None) == "Größe"
+    (row,) = lines_of(read_as(polar, tmp_path, text_column="Größe"), file)
+    assert row["predicted"] == "negative"
 
 
 @pytest.mark.parametrize(
@@ -265,30 +338,32 @@ def test_the_column_of_texts_is_that_of_training_or_the_one_named(
         (
             "in.csv",
             b"id,text\n1,good\n2,a,b\n",
-            "Line: 3 Expected Number of Columns: 2",
+            "row 2: it should have 2 fields; got 3",
         ),
         (
             "in.csv",
             b"id,text,n\n1,good,1\n2,a\n",
-            "Line: 3 Expected Number of Columns: 3",
+            "row 2: it should have 3 fields; got 2",
         ),
         (
             "in.csv",
             b'id,text\n1,"good\n2,bad\n',
-            "Line: 2 Value with unterminated quote",
+            "row 1: a quote in it is not closed",
         ),
-        ("in.csv", b"id,text\n1,caf\xe9\n", "Line: 2 Invalid unicode"),
-        ("in.csv", b"", "the first line should name the columns"),
-        ("in.csv", b"text,id,TEXT\na,b,c\n", "each by another name"),
-        ("in.csv", b"text,\na,b\n", "each by another name"),
-        ("in.csv.gz", b"id,text\n", "in.csv.gz cannot be read: Not a gzipped file"),
+        ("in.csv", b"id,text\n1,caf\xe9\n", "row 1: it is not UTF-8; say"),
+        ("in.csv", b"", "it is empty; expected a header with the names of the col"),
+        ("in.csv", "id,text".encode("utf-16"), 'say encoding="utf-16"'),
+        ("in.csv", b"text,id,TEXT\na,b,c\n", "could mean 'text', 'TEXT' by text"),
+        ("in.csv", b"text,text\na,b\n", "has 'text' more than once"),
+        ("in.csv", b'"text,id\na,b\n', "has no 'text', nor another usual name"),
+        ("in.csv.gz", b"id,text\n", "in.csv.gz: it is damaged: Not a gzipped file"),
         (
             "in.csv.gz",
             gzip.compress(b"id,text\n1,a\n" * 9999)[:-9],
-            "end of GZIP stream",
+            "Get it again.",
         ),
         ("in.jsonl", b'{"text": "a"}\n{"text": "b"\n', "Malformed JSON"),
-        ("in.jsonl", b'{"text": "\\ud800"}\n', "Malformed JSON"),
+        ("in.jsonl", b'{"text": "\\ud800"}\n', "review 1 is not valid JSON: no low"),
         (
             "in.jsonl",
             b'{"text": ["a", "b"]}\n',
@@ -299,8 +374,9 @@ def test_the_column_of_texts_is_that_of_training_or_the_one_named(
         ("in.jsonl", b'{"text": 5}\n{"text": null}\n', "1 of 2 rows have in 'text'"),
         ("in.jsonl", b'["a"]\n', "has no 'text', nor another usual name"),
         ("in.jsonl", b"", "has no 'text', nor another usual name"),
-        ("in.parquet", b"PAR1", "in.parquet cannot be read"),
-        ("in.xlsx", b"", "should end in .csv, .tsv, .json"),
+        ("in.parquet", b"PAR1", "too small to be a Parquet file"),
+        ("in.xlsx", b"", "should end in .json, .jsonl"),
+        ("in.csv.zip", b"", "in.csv.zip is an archive; unpack it and name the file"),
         ("in.csv", b"text,Predicted\na,b\n", "has a column 'predicted' already"),
     ],
 )
@@ -319,7 +395,9 @@ def test_a_wrong_row_far_down_leaves_nothing_behind(polar, tmp_path):
     file.write_bytes(b"id,text\n" + b"1,good\n" * 9_000 + b"2,caf\xe9\n")
     out = tmp_path / "out.csv"
     out.write_text("mine")
-    assert "Line: 9002" in error_of(polar, file, "out.csv", "--overwrite")
+    assert "row 9001: it is not UTF-8" in error_of(
+        polar, file, "out.csv", "--overwrite"
+    )
     assert out.read_text() == "mine"
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import click
 
+from selfatt_lib.machinery import printable
+
 # on Windows it is selfatt.exe
 PROGRAM = sys.argv[0] if Path(sys.argv[0]).stem == "selfatt" else "selfatt"
 
@@ -39,9 +41,29 @@ def typed(*words):
     return (subprocess.list2cmdline if os.name == "nt" else shlex.join)(words)
 
 
-def printable(text):
-    """Return a text as one line, with nothing in it that a terminal would obey."""
-    return "".join(char if char.isprintable() else " " for char in text)
+def reading_options(command):
+    """Add the options that say how a file is read."""
+    for name, what in (
+        ("--encoding", "UTF-8 or another."),
+        ("--columns", 'Of a CSV file without a header, as "text,label"; "" if it has.'),
+        ("--text-column", "Its name."),
+    ):
+        add = click.option(
+            name, metavar="NAME", help=f"{what} By default as in training."
+        )
+        command = add(command)
+    return command
+
+
+def reading_of(run, given):
+    """Return how the file of a run was read, with what is given instead: dict."""
+    from selfatt_lib.machinery.places import locate
+    from selfatt_lib.run import read_settings
+
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("columns"):
+        given["columns"] = given["columns"].split(",")
+    return read_settings(locate(run)).training.reading | given
 
 
 def padded(labels):

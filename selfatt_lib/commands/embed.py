@@ -1,11 +1,12 @@
 """``selfatt embed``: the sentence embedding of each text, for other programs."""
 
 import zipfile
+from contextlib import ExitStack
 from itertools import chain
 
 import click
 
-from selfatt_lib.commands import new_file, one_sentence, written
+from selfatt_lib.commands import new_file, one_sentence, reading_options, written
 from selfatt_lib.commands.lines import read_lines
 
 CHUNK = 2_000  # texts
@@ -16,19 +17,19 @@ CHUNK = 2_000  # texts
 @click.option(
     "--file",
     metavar="IN",
-    help="A CSV (with a header), JSON lines or Parquet file, plain or .gz. By default "
-    "lines of standard input.",
+    help="A CSV, JSON lines or Parquet file, plain, .gz or .zst. By default lines of "
+    "standard input.",
 )
 @click.option("--out", metavar="OUT", required=True, help="Where to: a name in .npz.")
-@click.option("--text-column", metavar="NAME", help="By default as in training.")
+@reading_options
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
-def embed(run, file, out, text_column, overwrite):
+def embed(run, file, out, overwrite, **given):
     """Write the sentence embedding of each text with the run directory RUN.
 
     OUT holds an array "embedding" of the shape (texts, hops, 2 * hidden_size), in the
     order of IN: numpy.load(OUT)["embedding"]. A row without a text has NaN there.
     """
-    with one_sentence():
+    with one_sentence(), ExitStack() as stack:
         from selfatt_lib.prediction import Classifier
 
         out = new_file(out, [".npz"], overwrite)
@@ -40,7 +41,7 @@ def embed(run, file, out, text_column, overwrite):
         else:
             from selfatt_lib.commands import tables
 
-            table = tables.Table(file, tables.name_of_text(run, text_column))
+            table = stack.enter_context(tables.opened(file, run, given))
             count, chunks = table.count, table.texts(CHUNK)
         shape = _write(out, classifier, chunks, count)
         click.echo(f"embedding of shape {shape}: {out}")

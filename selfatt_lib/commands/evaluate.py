@@ -4,7 +4,8 @@ import json
 
 import click
 
-from selfatt_lib.commands import one_sentence, padded, printable
+from selfatt_lib.commands import one_sentence, padded, reading_of, reading_options
+from selfatt_lib.machinery import printable
 
 CHUNK = 10_000  # reviews
 MOST_CLASSES = 12  # of which a terminal shows the confusion matrix
@@ -15,7 +16,9 @@ LONGEST_NAME = 10  # above a column of it
 @click.argument("run")
 @click.argument("dataset")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(run, dataset, as_json):
+@reading_options
+@click.option("--label-column", metavar="NAME", help="By default as in training.")
+def evaluate(run, dataset, as_json, **given):
     """Score the run directory RUN on DATASET, a file or a known name.
 
     It is read as in training: the same columns, encoding and labels. Printed are the
@@ -28,11 +31,10 @@ def evaluate(run, dataset, as_json):
         from selfatt_lib.run import read_settings
 
         classifier = Classifier.load(run)
-        training = read_settings(locate(run)).training
-        # the classifier undoes HTML itself
-        reading = training.reading | {"unescape_html": False}
-        reviews = load_reviews(dataset, **reading)
-        if locate(dataset).resolve() == locate(training.dataset).resolve():
+        reviews = load_reviews(dataset, **reading_of(run, given))
+        classifier.unescape_html = False  # they are undone
+        trained_on = read_settings(locate(run)).training.dataset
+        if locate(dataset).resolve() == locate(trained_on).resolve():
             click.echo(
                 f"{run} was trained on a part of these reviews, so this is no score on "
                 "new ones; selfatt summary prints that.",

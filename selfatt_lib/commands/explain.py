@@ -4,7 +4,8 @@ import warnings
 
 import click
 
-from selfatt_lib.commands import new_file, one_sentence, padded, printable, written
+from selfatt_lib.commands import new_file, one_sentence, padded, written
+from selfatt_lib.machinery import printable
 
 LONGEST_BAR = 20
 LONGEST_TOKEN = 40

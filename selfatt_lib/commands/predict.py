@@ -10,10 +10,11 @@ from selfatt_lib.commands import (
     new_file,
     one_sentence,
     padded,
-    printable,
+    reading_options,
     typed,
 )
 from selfatt_lib.commands.lines import read_lines
+from selfatt_lib.machinery import printable
 
 
 class _WithHint(click.Command):
@@ -39,14 +40,14 @@ class _WithHint(click.Command):
 @click.option(
     "--file",
     metavar="IN",
-    help="Predict the texts of a CSV (with a header), JSON lines or Parquet file, "
-    "plain or .gz. All its columns are kept, and two added: predicted, probability.",
+    help="Predict the texts of a CSV, JSON lines or Parquet file, plain, .gz or .zst. "
+    "All its columns are kept, and two added: predicted, probability.",
 )
 @click.option("--out", metavar="OUT", help="Where to: .csv, .jsonl or .parquet.")
-@click.option("--text-column", metavar="NAME", help="By default as in training.")
+@reading_options
 @click.option("--all-probabilities", is_flag=True, help="Add a column for each label.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
-def predict(run, texts, as_json, file, out, text_column, all_probabilities, overwrite):
+def predict(run, texts, as_json, file, out, all_probabilities, overwrite, **given):
     """Predict the labels of TEXTS with the run directory RUN, for example runs/quick.
 
     Without TEXTS or --file, one a line is read from standard input, and answered as it
@@ -55,7 +56,7 @@ def predict(run, texts, as_json, file, out, text_column, all_probabilities, over
     """
     if file is not None and (texts or as_json or out is None):
         raise click.UsageError("--file needs --out, and goes with no TEXTS and --json.")
-    if file is None and (out or text_column or all_probabilities or overwrite):
+    if file is None and any([out, all_probabilities, overwrite, *given.values()]):
         raise click.UsageError("--out and what goes with it need --file.")
     with one_sentence():
         from selfatt_lib.prediction import Classifier
@@ -65,8 +66,8 @@ def predict(run, texts, as_json, file, out, text_column, all_probabilities, over
 
             out = new_file(out, tables.WRITTEN, overwrite)
             classifier = Classifier.load(run)
-            table = tables.Table(file, tables.name_of_text(run, text_column))
-            click.echo(tables.answer(table, classifier, out, all_probabilities))
+            with tables.opened(file, run, given) as table:
+                click.echo(tables.answer(table, classifier, out, all_probabilities))
             return
         classifier = Classifier.load(run)
         for text in texts:

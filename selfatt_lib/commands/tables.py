@@ -5,152 +5,121 @@ a date, and JSON is passed on as it is written, but for Parquet, which has types
 """
 
 import csv
-import gzip
-import re
-import zlib
-from collections import Counter
+import io
+import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from selfatt_lib.commands import printable
+from selfatt_lib.commands import reading_of
 from selfatt_lib.data.columns import choose_column
-from selfatt_lib.labels import listed
+from selfatt_lib.machinery import printable
+from selfatt_lib.machinery.decode import read_plain, words
 from selfatt_lib.machinery.files import replacing
-from selfatt_lib.machinery.forms import escaped, literal
-from selfatt_lib.machinery.places import locate
+from selfatt_lib.machinery.forms import (
+    CLOSED,
+    csv_problems,
+    csv_source,
+    escaped,
+    literal,
+)
 from selfatt_lib.machinery.progress import tqdm
-from selfatt_lib.run import read_settings
+from selfatt_lib.machinery.readers import MOST_GROWTH, known_form
 
-READ = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
-READ |= {".ndjson": "json", ".parquet": "parquet"}
-WRITTEN = {".csv": "csv, HEADER", ".jsonl": "json", ".parquet": "parquet"}
-DELIMITERS = ",;\t|"
-LONGEST_ROW = 2**24  # bytes
-# one thread keeps the order and the memory; the predictions have theirs
-CLOSED = {"threads": 1, "autoinstall_known_extensions": False}
-CLOSED |= {"autoload_known_extensions": False}
-UNREADABLE = (duckdb.Error, csv.Error, zlib.error, EOFError, OSError, ValueError)
+WRITTEN = {".csv": "csv, HEADER false", ".jsonl": "json", ".parquet": "parquet"}
 ANSWER = '"the answer of selfatt"'
 
 
+@contextmanager
+def opened(path, run, given):
+    """Give the `Table` of a file, read as that of the run was, or as is given."""
+    path, reading = Path(path), reading_of(run, given)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    form, packing = known_form(path)
+    if packing == "zip":
+        raise ValueError(f"{path} is an archive; unpack it and name the file")
+    most = MOST_GROWTH * max(path.stat().st_size, 2**20)
+    config = CLOSED | {"threads": 1}  # keeps order and memory; predictions have theirs
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        duckdb.connect(config=config) as connection,
+    ):
+        table = Table(connection, path, form)
+        read, into = partial(table.read, reading["columns"]), f"{folder}/table"
+        with table.errors(ValueError, path):
+            read_plain(read, str(path), form, packing, reading["encoding"], into, most)
+        table.choose(reading["text_column"])
+        yield table
+
+
 class Table:
-    """The rows of a file, for one pass or more.
+    """The rows of a file, for one pass or more."""
 
-    Parameters
-    ----------
-    path : str
-    text_column : str, optional
-        By default the one with a usual name.
+    def __init__(self, connection, path, form):
+        self.connection, self.path, self.form = connection, path, form
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        There is no such file; its form is unknown; it cannot be read; its column of
-        texts is not there, or could be one of several.
-    """
+    def read(self, columns, plain):
+        """Find names and source of the columns; no row of CSV may be wrong."""
+        if self.form == "csv":
+            self.names, self.source, before = csv_source(plain, columns)
+            self.typed = self.source
+            self.fields = [f"c{number}" for number in range(len(self.names))]
+            problems = csv_problems(self.connection, self.source, before, self.fields)
+            for row, problem, is_blank in problems:
+                if not is_blank:
+                    raise ValueError(f"row {row}: {problem}")
+            return
+        source = f"read_{self.form}({literal(escaped(plain))}, hive_partitioning=false"
+        self.source = self.typed = f"{source})"
+        if self.form == "json":
+            source += ", sample_size=-1, map_inference_threshold=-1, "
+            self.source = f"{source} maximum_depth=1)"
+            self.typed = f"{source} dateformat='none', timestampformat='none')"
+        self.names = self.connection.sql(f"FROM {self.source}").columns
+        self.fields = [_quoted(name) for name in self.names]
 
-    def __init__(self, path, text_column):
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        self.form = READ.get(Path(path.lower().removesuffix(".gz")).suffix)
-        if self.form is None:
-            raise ValueError(
-                f"{path}: the name should end in {', '.join(READ)}, or one of these "
-                "and .gz"
-            )
-        self.connection = duckdb.connect(config=CLOSED)
-        with self.errors(ValueError, "cannot be read"):
-            self.names = self.connection.sql(f"FROM {self.source()}").columns
-        found = choose_column(self.names, "text", text_column, path, "--text-column")
-        self.text_column = self.names[found]
-        is_no_text = "false"
+    def choose(self, text_column):
+        """Find the column of texts, and count them; no other thing may be in it."""
+        where = self.names, "text", text_column, self.path, "--text-column"
+        name = self.names[choose_column(*where)]
+        field = self.fields[self.names.index(name)]
+        self.text = self.typed_text = f"{field}::VARCHAR"
+        kind = f"typeof({field})"
         if self.form == "json":  # a whole document would be one text, for example
-            kind = f"json_type({_quoted(self.text_column)})"
-            is_no_text = f"{kind} NOT IN ('VARCHAR', 'NULL')"
-        query = f"SELECT count(*), count(*) FILTER ({is_no_text}) FROM {self.source()}"
-        with self.errors(ValueError, "cannot be read"):
+            self.text, kind = f"({field}->>'$')", f"json_type({field})"
+        others = f"{self.text} IS NOT NULL AND {kind} NOT SIMILAR TO 'VARCHAR|ENUM.*'"
+        query = f"SELECT count(*), count(*) FILTER ({others}) FROM {self.source}"
+        with self.errors(ValueError, self.path):
             [(self.count, others)] = self.connection.execute(query).fetchall()
         if others:
             raise ValueError(
-                f"{path}: {others:,} of {self.count:,} rows have in "
-                f"{self.text_column!r} what is no text; one object a row is expected"
+                f"{self.path}: {others:,} of {self.count:,} rows have in {name!r} what "
+                "is no text; one object a row is expected"
             )
 
     @contextmanager
-    def errors(self, kind, what):
-        """Say of DuckDB's errors which file they are of, in a line."""
+    def errors(self, kind, path):
+        """Say of an error which file it is of, in a line."""
         try:
             yield
-        except UNREADABLE as error:
-            said = re.sub(r"^[\w ]+ Error: ", "", str(error))
-            said = re.split(r"\n(?:Possible|Try) ", said)[0]  # advice on parameters
-            said = re.sub(r"(?s)Original Line:.*?\n(?=Expected|Value|Inv)", "", said)
-            said = printable(" ".join(said.split()))[:300]
-            raise kind(f"{self.path} {what}: {said}") from None
-
-    def source(self, typed=False):
-        """Return what DuckDB reads the file by; `typed`: JSON's values have types."""
-        name = f"{literal(escaped(str(self.path)))}, hive_partitioning=false"
-        if self.form == "parquet":
-            return f"read_parquet({name})"
-        # by a name with "?" in it, DuckDB would not know
-        packed = "gzip" if self.path.suffix.lower() == ".gz" else "none"
-        name = f"{name}, compression='{packed}'"
-        if self.form == "json":
-            no_dates = "dateformat='none', timestampformat='none'"
-            how = no_dates if typed else "maximum_depth=1"
-            return f"read_json({name}, sample_size=-1, {how})"
-        delimiter, names = self._header()
-        columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
-        return (
-            f"read_csv({name}, auto_detect=false, columns={{{columns}}}, header=true, "
-            f"delim={literal(delimiter)}, quote='\"', escape='\"', "
-            f"max_line_size={LONGEST_ROW})"
-        )
-
-    def _header(self):
-        """Return the delimiter of a CSV file and the names of its columns."""
-        opened = gzip.open if self.path.suffix.lower() == ".gz" else open
-        with opened(self.path, "rt", encoding="utf-8-sig", errors="replace") as file:
-            first = file.readline(LONGEST_ROW)
-        delimiter = max(DELIMITERS, key=first.count)
-        names = next(csv.reader([first], delimiter=delimiter), [])
-        counts = Counter(name.casefold() for name in names)
-        if not names or max(counts.values()) > 1 or "" in counts:
-            raise ValueError(
-                "the first line should name the columns, each by another name (case "
-                f"does not count); got {listed(names) or 'none'}"
-            )
-        return delimiter, names
-
-    def text(self, typed=False):
-        """Return DuckDB's expression for the text of a row."""
-        name = _quoted(self.text_column)
-        in_json = self.form == "json" and not typed
-        return f"{name}->>'$'" if in_json else f"{name}::VARCHAR"
+        except (duckdb.Error, OSError, ValueError) as error:
+            raise kind(printable(f"{path}: {words(error)}")) from None
 
     def texts(self, size):
         """Yield lists of at most `size` texts, None where there is none."""
-        with self.errors(ValueError, "cannot be read"):
-            rows = self.connection.execute(f"SELECT {self.text()} FROM {self.source()}")
+        with self.errors(ValueError, self.path):
+            rows = self.connection.execute(f"SELECT {self.text} FROM {self.source}")
             while some := rows.fetchmany(size):
                 yield [text for (text,) in some]
 
     def write(self, out, function, fields):
-        """Write all columns and those that `function` makes of a list of texts.
+        """Write all columns, and those of the dicts that `function` makes of texts.
 
-        Parameters
-        ----------
-        out : Path
-            Written whole or not at all.
-        function : callable
-            Returns a dict for each text, or None.
-        fields : dict
-            The DuckDB type of each column that it adds, by name.
+        It is given a list of them. `fields` has DuckDB's type of each such column.
         """
         there = {name.casefold() for name in self.names}
         if taken := [name for name in fields if name.casefold() in there]:
@@ -179,18 +148,27 @@ class Table:
             side_effects=True,  # called once for a row
         )
         suffix = out.suffix.lower()
-        typed, rows = suffix == ".parquet", f"* EXCLUDE ({ANSWER})"
-        if self.form == "json" and suffix == ".csv":
-            rows = f"COLUMNS({rows})->>'$'"
-        answered = f"SELECT *, answer({self.text(typed)}) AS {ANSWER}"
-        query = f"SELECT {rows}, unnest({ANSWER}) FROM"
-        query = f"{query} ({answered} FROM {self.source(typed)})"
+        form, columns = WRITTEN[suffix], self.fields
+        text, source = self.text, self.source
+        if suffix == ".parquet":
+            text, source = self.typed_text, self.typed
+        if suffix == ".csv":
+            header = io.StringIO()
+            csv.writer(header, lineterminator="").writerow([*self.names, *fields])
+            prefix = header.getvalue() + "\n" * bool(self.count)
+            form = f"{form}, PREFIX {literal(prefix)}, SUFFIX '\n'"
+            if self.form == "json":
+                columns = [f"{each}->>'$'" for each in columns]
+        else:  # one without a name has pandas' name for it
+            names = [name or f"Unnamed: {n}" for n, name in enumerate(self.names)]
+            columns = [f"{c} AS {_quoted(name)}" for c, name in zip(columns, names)]
+        answered = f"SELECT *, answer({text}) AS {ANSWER} FROM {source}"
+        query = f"SELECT {', '.join(columns)}, unnest({ANSWER}) FROM ({answered})"
         with replacing(out) as temporary:
             try:
-                with self.errors(OSError, f"could not be made into {out}"):
-                    form = f"(FORMAT {WRITTEN[suffix]})"
-                    copy = f"COPY ({query}) TO {literal(str(temporary))} {form}"
-                    self.connection.execute(copy)
+                with self.errors(OSError, out):
+                    copy = f"COPY ({query}) TO {literal(str(temporary))}"
+                    self.connection.execute(f"{copy} (FORMAT {form})")
             except OSError:
                 if failed:
                     raise failed[0] from None
@@ -199,11 +177,6 @@ class Table:
 
 def _quoted(name):
     return '"' + name.replace('"', '""') + '"'
-
-
-def name_of_text(run, given):
-    """Return the name of the column of texts, as given or as in training, or None."""
-    return given or read_settings(locate(run)).training.text_column
 
 
 def answer(table, classifier, out, all_probabilities=False):

@@ -25,3 +25,8 @@
 `progress`   progress bars
 ===========  =========================================================================
 """
+
+
+def printable(text):
+    """Return a text as one line, with nothing in it that a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in text)

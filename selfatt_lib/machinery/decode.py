@@ -30,6 +30,7 @@ import psutil
 import pyarrow as pa
 
 from selfatt_lib.machinery.forms import (
+    CLOSED,
     LONGEST,
     MACROS,
     SCHEMA,
@@ -60,31 +61,39 @@ def main():
             if packing == "zip":
                 packing, form = choose_member(path, order["suffixes"], most)
                 tell(stream, file=f"{path}: {packing}")
-            rewritten = os.path.join(order["folder"], str(number))
-            if packing or order["encoding"]:
-                unpack(path, packing, order["encoding"], rewritten, most)
-                path = rewritten
+            into = os.path.join(order["folder"], str(number))
             deliver = partial(send, stream, form, order["columns"], most, shares)
-            try:
-                deliver(path)
-            except duckdb.InvalidInputException as error:
-                if "invalid state" not in str(error):
-                    raise
-                # lines that end in different ways, which DuckDB refuses
-                lines = f"{rewritten} lines"
-                unpack(path, "", None, lines, most, newlines=True)
-                deliver(lines)
-            if path == rewritten:
-                os.remove(path)
+            read_plain(deliver, path, form, packing, order["encoding"], into, most)
+            Path(into).unlink(missing_ok=True)
+
+
+def read_plain(read, path, form, packing, encoding, into, most):
+    """Call `read` with the path of a file as it is without packing, and in UTF-8."""
+    encoding = None if form == "parquet" else encoding
+    try:
+        "".encode(encoding or "utf-8")
+    except LookupError as error:
+        raise ValueError(f"encoding={encoding!r}: {error}") from None
+    if packing or encoding:
+        unpack(path, packing, encoding, into, most)
+        path = into
+    with open(path, "rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise ValueError('it is not UTF-8; say encoding="utf-16"')
+    try:
+        read(path)
+    except duckdb.InvalidInputException as error:
+        if "invalid state" not in str(error):
+            raise
+        # lines that end in different ways, which DuckDB refuses
+        unpack(path, "", None, f"{into} lines", most, newlines=True)
+        read(f"{into} lines")
 
 
 def send(stream, form, columns, most, shares, path):
     """Send the reviews of a file that is not packed."""
     read = {"json": of_json, "csv": of_csv, "parquet": of_parquet}[form]
     done = size = 0
-    with open(path, "rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise ValueError('it is not UTF-8; say encoding="utf-16"')
     with connect(path) as con:
         for batch in read(con, path, columns, partial(ask_for_columns, stream)):
             size += batch.nbytes
@@ -111,12 +120,7 @@ def ask_for_columns(stream, names):
 def connect(path):
     """Open DuckDB, which may read this file and nothing else."""
     con = duckdb.connect(
-        config={
-            "threads": min(os.cpu_count() or 1, 4),
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "temp_directory": "",
-        }
+        config=CLOSED | {"threads": min(os.cpu_count() or 1, 4), "temp_directory": ""}
     )
     con.execute(MACROS)
     # it takes a column of 1.0 and NaN for one of 1.0, whose greatest and smallest it is
@@ -255,7 +259,7 @@ def words(error):
         return f"a review has more than {LONGEST:,} bytes"
     if found := re.search(r"Malformed JSON .* record/value (\d+): (.*?)\.", said):
         return f"review {int(found[1]) - 1} is not valid JSON: {found[2]}"
-    said = re.sub(r"^([A-Z][a-z]+ )+Error: ", "", said.partition("\n")[0])
+    said = re.sub(r"^[\w ]+ Error: ", "", said.partition("\n")[0])
     return said[:250] or type(error).__name__
 
 

@@ -22,7 +22,9 @@ LONGEST = 2**24  # bytes of a review
 LARGEST = 2**29  # bytes of a JSON document that is read whole
 REJECTS = 100_000  # what is wrong in a CSV file, at most
 SAMPLE = 2**20  # bytes from which delimiter and quotes are found
-BLANKS = " \t\r\n\v\f\u00a0"
+BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))  # Unicode's
+# DuckDB that asks for nothing from the network
+CLOSED = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 SCHEMA = pa.schema(dict.fromkeys(["text", "label", "problem"], pa.string()))
 
 # DuckDB's form of a label: numbers as short as can be, nothing for what is missing
@@ -224,6 +226,19 @@ def rows_of(document):
 
 def of_csv(con, path, columns, ask):
     """Read CSV of any delimiter; without a header if its columns are named."""
+    names, source, before = csv_source(path, columns)
+    text, label = (f"c{number}" for number in ask(names))
+    problems = csv_problems(con, source, before, [text, label])
+    wanted = f"SELECT {text} AS text, {label} AS label, NULL::VARCHAR AS problem"
+    return with_problems(batches(con, f"{wanted} FROM {source}"), problems)
+
+
+def csv_source(path, columns=None):
+    """Find how a CSV file is written: delimiter, quotes, a header or none.
+
+    Returns the names of its columns, DuckDB's source, where they are c0, c1, …, and how
+    many lines come before the first row.
+    """
     with open(path, "rb") as stream:
         text = stream.read(SAMPLE).decode("utf-8-sig", "replace")
     skipped = len(re.match("[\r\n]*", text)[0].splitlines())
@@ -232,70 +247,75 @@ def of_csv(con, path, columns, ask):
         raise ValueError("it is empty; expected a header with the names of the columns")
     csv.field_size_limit(LONGEST)
 
-    def rows(delimiter, **options):
-        lines = io.StringIO(text, newline="")
-        return csv.reader(lines, delimiter=delimiter, strict=True, **options)
-
-    def first(delimiter):
-        try:
-            return next(rows(delimiter))
-        except csv.Error:
-            return text.splitlines()[0].split(delimiter)
-
-    delimiter = max(
-        ",\t;|",
-        key=lambda each: (len(first(each)) == len(columns or ()), len(first(each))),
-    )
-    names = columns or first(delimiter)
-    if not columns and len(names) > 10_000:
-        raise ValueError(f"it has {len(names):,} columns; at most 10,000 are expected")
-    if len(names) != len(first(delimiter)):
-        raise ValueError(
-            f"its first row has {len(first(delimiter))} fields, columns= {len(names)}"
-        )
-
-    def count_rows(way):
-        """Count the rows if they are as long as the first; the last may be cut off."""
-        quote, escape = way
+    def rows(delimiter, quote, escape):
         options = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
         if escape == "\\":
             options |= {"escapechar": escape, "doublequote": False}
+        lines = io.StringIO(text, newline="")
+        return csv.reader(lines, delimiter=delimiter, strict=True, **options)
+
+    def first(way):
+        try:
+            return next(rows(*way))
+        except csv.Error:
+            return []
+
+    def count_rows(way):
+        """Count the rows if they are as long as the first; the last may be cut off."""
         lengths = Counter()
         try:
-            for row in rows(delimiter, **options):
+            for row in rows(*way):
                 lengths[len(row)] += 1
         except csv.Error as error:
             if "unexpected end" not in str(error):
                 return 0
-        others = lengths.total() - lengths[0] - lengths[len(names)]
-        return lengths[len(names)] if others <= 1 else 0
+        alike = lengths.pop(len(first(way)), 0)
+        return alike if lengths.total() - lengths[0] <= 1 else 0
 
-    ways = [('"', '"'), ('"', "\\")]
-    ways += [("", "")] * (delimiter in "\t|")  # within which no text has a delimiter
-    ways += [("'", "'")] * (f"{delimiter}'" in text)
-    quote, escape = max(ways, key=count_rows)
-    chosen = ask(names)
+    ways = [(each, '"', '"') for each in ",\t;|"]
+    ways += [(each, '"', "\\") for each in ",\t;|" if '\\"' in text]
+    ways += [(each, "", "") for each in "\t|"]  # within which no text has a delimiter
+    quoted = [each for each in ",\t;|" if re.search(f"(^|[\n{each}])'", text)]
+    ways += [(each, "'", "'") for each in quoted]
+    lengths = {way: len(first(way)) for way in ways}
+    number = len(columns) if columns else None
+    likeliest = max(ways, key=lambda way: (lengths[way] == number, lengths[way]))
+    ways = [way for way in ways if way[0] == likeliest[0]]
+    way = max(ways, key=lambda way: (count_rows(way), way[1] == text[0]))
+    names = columns or first(way)
+    if len(names) > 10_000:
+        raise ValueError(f"it has {len(names):,} columns; at most 10,000 are expected")
+    if len(names) != lengths[way]:
+        raise ValueError(
+            f"its first row has {lengths[way]} fields, columns= {number}; where the "
+            "first row is a header, leave out columns="
+        )
+    delimiter, quote, escape = map(literal, way)
     fields = {f"c{number}": "VARCHAR" for number in range(len(names))}
     source = (
         f"read_csv({literal(escaped(path))}, auto_detect=false, columns={fields}, "
-        f"header={not columns}, skip={skipped}, delim={literal(delimiter)}, "
-        f"quote={literal(quote)}, escape={literal(escape)}, store_rejects=true, "
+        f"header={not columns}, skip={skipped}, delim={delimiter}, quote={quote}, "
+        f"escape={escape}, hive_partitioning=false, store_rejects=true, "
         f"rejects_limit={REJECTS}, max_line_size={LONGEST}, buffer_size={2 * LONGEST})"
     )
-    text, label = (f"c{number}" for number in chosen)
-    # a first time, for the rows that DuckDB leaves out
-    con.execute(f"SELECT count({text}), count({label}) FROM {source}").fetchall()
-    header = int(not columns) + skipped
-    problems = con.execute(
-        CSV_PROBLEMS.format(header=header, longest=LONGEST, blanks=literal(BLANKS))
-    ).fetchall()
+    return names, source, int(not columns) + skipped
+
+
+def csv_problems(con, source, before, columns):
+    """Read columns of CSV once, for the rows that DuckDB leaves out.
+
+    Returns ``(number, what is wrong, whether it is blank)`` of each.
+    """
+    counts = ", ".join(f"count({each})" for each in columns)
+    con.execute(f"SELECT {counts} FROM {source}").fetchall()
+    query = CSV_PROBLEMS.format(header=before, longest=LONGEST, blanks=literal(BLANKS))
+    problems = con.execute(query).fetchall()
     wrong = con.execute("SELECT count(*) FROM reject_errors").fetchone()
     if wrong[0] >= REJECTS:
         row, problem, _ = problems[0]
         raise ValueError(f"too many rows are no CSV; the first is row {row}: {problem}")
     con.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-    wanted = f"SELECT {text} AS text, {label} AS label, NULL::VARCHAR AS problem"
-    return with_problems(batches(con, f"{wanted} FROM {source}"), problems)
+    return problems
 
 
 def with_problems(batches, problems):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from selfatt_lib.machinery import printable
+
 FORMS = dict.fromkeys([".json", ".jsonl", ".ndjson"], "json")
 FORMS |= dict.fromkeys([".csv", ".tsv", ".txt"], "csv") | {".parquet": "parquet"}
 MOST_GROWTH = 100  # times its size, unpacked; a file below 1 MiB counts as of 1 MiB
@@ -75,18 +77,13 @@ def read_files(path, choose, columns=None, encoding=None):
     share : float
         Of all bytes, how much is read.
     """
-    files = [(os.path.abspath(file), *_known_form(file)) for file in list_files(path)]
+    files = [(os.path.abspath(file), *known_form(file)) for file in list_files(path)]
     forms = {form for _, form, _ in files}
     if len(forms) != 1:
         raise ValueError(
             f"{path} has files of {len(forms)} forms, of those in {', '.join(FORMS)}; "
             "one is expected. Name its files by a pattern, such as folder/*.csv."
         )
-    if encoding:
-        try:
-            "".encode(encoding)
-        except LookupError as error:
-            raise ValueError(f"encoding={encoding!r}: {error}") from None
     order = {"files": files, "suffixes": FORMS, "growth": MOST_GROWTH}
     order |= {"columns": columns, "encoding": encoding}
     with (
@@ -117,10 +114,10 @@ def read_files(path, choose, columns=None, encoding=None):
         finally:
             decoder.kill()
         if decoder.wait() or broken:
-            raise ValueError(_printable(f"{file}: {_last_words(errors, decoder)}"))
+            raise ValueError(printable(f"{file}: {_last_words(errors, decoder)}"))
 
 
-def _known_form(path):
+def known_form(path):
     """Return the form of a file, and what it is packed with."""
     form, packing = _form(path)
     if not form:
@@ -158,8 +155,3 @@ def _last_words(errors, decoder):
         return "it takes too long to read"
     errors.seek(0)
     return errors.read(500).decode(errors="replace").strip() or "its reader was killed"
-
-
-def _printable(said):
-    """Make it one line with nothing in it that a terminal would obey."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in said)
