@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from selfatt_lib.labels import MOST, label_text
+from selfatt_lib.labels import MOST, label_key
 from selfatt_lib.machinery.devices import gpu_numbers
 from selfatt_lib.machinery.settings import LARGEST, Settings, meant
 
@@ -314,12 +314,17 @@ def check_pooling(pooling, prune_p=None, prune_q=None):
 
 def check_labels(labels=None, bins=None):
     """Raise ValueError unless these can be the labels and bins of `load_reviews`."""
-    given = labels.values() if isinstance(labels, dict) else labels or ()
-    names = [*dict.fromkeys(map(label_text, given))] if labels else []
-    if isinstance(labels, list) and len(names) < len(labels):
-        raise ValueError(f"labels must be different; got {labels}")
-    if len({name.casefold() for name in names}) < len(names):
-        raise ValueError(f"labels must differ by more than their case; got {names}")
+    found = [*labels] if labels else []  # in the file
+    names = [*dict.fromkeys(labels.values())] if isinstance(labels, dict) else found
+    for given in (found, names):
+        keys = {*map(label_key, given)}
+        if "" in keys or len(keys) < len(given):
+            raise ValueError(
+                "labels must be different, by more than case, blanks and how a number "
+                f"is written, and none be blank; got {given}"
+            )
+    if len(names) == 1:
+        raise ValueError(f"labels must have two names or more; got {names}")
     if bins and sorted({*bins}) != bins:
         raise ValueError(f"bins must be numbers, each larger than the last; got {bins}")
     if bins and labels and (isinstance(labels, dict) or len(labels) != len(bins) + 1):

@@ -1,23 +1,40 @@
 """The labels of a data set: whole numbers, numbers or texts, each a class."""
 
+import re
+
 import numpy as np
 
 MOST = 1000  # classes
 
 
 def label_text(label):
-    """Return a label as a file would have it: "5" for 5, 5.0 and "5".
+    """Return a label as a file would have it: "5" for 5, 5.0, "5" and "05".
 
     Examples
     --------
-    >>> label_text(5.0), label_text(4.5), label_text(" good "), label_text(True)
+    >>> label_text(5.0), label_text("4.50"), label_text(" good "), label_text(True)
     ('5', '4.5', 'good', 'true')
     """
+    text = str(label).strip()
     if isinstance(label, bool):
-        return str(label).lower()
-    if isinstance(label, float) and label.is_integer():
-        label = int(label)
-    return str(label).strip()
+        return text.lower()
+    if whole := re.fullmatch(r"(-?)0*([0-9]+)", text):
+        return whole[1] + whole[2]
+    if re.fullmatch(r"(?i)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", text):
+        number = float(text)
+        return str(int(number) if number.is_integer() else number)
+    return text
+
+
+def label_key(label):
+    """Return what is equal for the spellings of one label, whatever their case.
+
+    Examples
+    --------
+    >>> label_key("GOOD") == label_key(" good "), label_key("05") == label_key(5.0)
+    (True, True)
+    """
+    return label_text(label).casefold()
 
 
 def are_stars(labels):
@@ -61,8 +78,8 @@ def class_numbers(given, labels):
     >>> class_numbers(["good", "bad", "good"], ["bad", "good"])
     array([1, 0, 1], dtype=int32)
     """
-    number_of = {label_text(each).casefold(): n for n, each in enumerate(labels)}
-    texts = [label_text(label).casefold() for label in given]
+    number_of = {label_key(each): n for n, each in enumerate(labels)}
+    texts = [label_key(label) for label in given]
     if unknown := sorted({*texts} - {*number_of}):
         raise ValueError(
             f"labels that are none of the classes {listed(labels)}: {listed(unknown)}"

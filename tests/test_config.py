@@ -162,9 +162,15 @@ def test_the_model_takes_all_settings_and_no_others():
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (["a", "A"], "differ by more than their case"),
-        (["a", "b", "a"], "labels must be different"),
-        ({0: "neg", 1: "Neg", 2: "pos"}, "differ by more than their case"),
+        (["a", "A"], "must be different, by more than case"),
+        (["a", "b", "a"], "must be different"),
+        (["1", "01"], "must be different"),
+        (["a", " "], r"none be blank; got \['a', ' '\]"),
+        ({0: "neg", 1: "Neg", 2: "pos"}, "got .'neg', 'Neg', 'pos'"),
+        ({0: "neg", 1: "neg ", 2: "pos"}, "must be different"),
+        ({"01": "neg", "1": "pos"}, "must be different, .* got .'01', '1'"),
+        ({0: "", 1: "pos"}, "none be blank"),
+        ({0: "one", 1: "one"}, "labels must have two names or more; got .'one'"),
     ],
 )
 def test_classes_have_names_of_their_own(labels, said):

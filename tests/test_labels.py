@@ -1,8 +1,9 @@
 """Labels of any kind."""
 
+import numpy as np
 import pytest
 
-from selfatt_lib.labels import are_stars, class_numbers, listed, shown
+from selfatt_lib.labels import are_stars, class_numbers, label_text, listed, shown
 
 
 @pytest.mark.parametrize("labels", [[1, 2, 3, 4, 5], [1, 5], [5, 3, 1]])
@@ -27,6 +28,19 @@ def test_case_and_the_kind_of_number_do_not_count():
     ]
     assert class_numbers(["5", 5.0, 1], [1, 5]).tolist() == [1, 1, 0]
     assert class_numbers(["true", True], [False, True]).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        ("007", "7"), ("-0.50", "-0.5"), (".5", "0.5"), ("+2", "2"), ("1e1", "10"),
+        ("1_0", "1_0"), ("٣", "٣"), ("1e999", "inf"), ("0" * 9999 + "1", "1"),
+        ("12345678901234567890", "12345678901234567890"), (np.float32(5), "5"),
+        ("good\u3000", "good"), (True, "true"), ("True", "True"),
+    ],
+)  # fmt: skip
+def test_a_label_is_written_in_one_way(label, text):
+    assert label_text(label) == text
 
 
 def test_unknown_labels_are_named():

@@ -91,11 +91,19 @@ def test_a_file_gives_its_texts_and_labels_in_its_order(form, tmp_path):
         ("1 2 1", {"labels": ["1", "2"]}, ["1", "2", "1"]),
         ("high low low", {"labels": ["low", "high"]}, ["high", "low", "low"]),
         ("High LOW low", {"labels": ["low", "high"]}, ["high", "low", "low"]),
+        ("ΘΕΤΙΚΟΣ θετικος no", {"labels": ["ΘΕΤΙΚΟΣ", "NO"]}, ["ΘΕΤΙΚΟΣ"] * 2 + ["NO"]),
+        ("İyi kötü KÖTÜ", {"labels": ["İyi", "kötü"]}, ["İyi", "kötü", "kötü"]),
+        ("STRASSE Straße", {"labels": ["straße", "b"]}, ["straße", "straße"]),
+        ("01 1 02.0", {"labels": ["01", "02"]}, ["01", "01", "02"]),
+        ("1 2.0 1.0", {"labels": ["1.0", "2.0"]}, ["1.0", "2.0", "1.0"]),
+        ("01 10 1e1", {"labels": {"01": "no", 10.0: "yes"}}, ["no", "yes", "yes"]),
+        ("STRASSE straße b", {}, ["STRASSE", "STRASSE", "b"]),
+        ("a\u3000 a b\u2003", {}, ["a", "a", "b"]),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*differ by case")
 def test_labels_are_whole_numbers_numbers_or_texts(given, options, read, tmp_path):
-    rows = "".join(f"t{i},{label}\n" for i, label in enumerate(given.split()))
+    rows = "".join(f"t{i},{label}\n" for i, label in enumerate(given.split(" ")))
     reviews = load_reviews(written(tmp_path, f"text,label\n{rows}"), **options)
     assert reviews["label"].tolist() == read
     assert [*map(type, reviews["label"].tolist())] == [*map(type, read)]
@@ -174,6 +182,13 @@ def test_wrong_rows_are_left_out_and_counted_if_that_is_wanted(tmp_path):
         assert reason in said
     with pytest.raises(ValueError, match="row 41: the label is missing"):
         load_reviews(path, labels=[1, 2])
+
+
+def test_a_warning_names_the_file_once(tmp_path, monkeypatch):
+    written(tmp_path, "text,label\n" + "a,1\n" * 20 + ",1\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match=r"^reviews.csv: .*first in row 21\)$"):
+        load_reviews("reviews.csv")
 
 
 def test_reviews_without_a_word_are_left_out_and_counted(tmp_path):

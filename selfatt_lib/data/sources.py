@@ -5,6 +5,7 @@ reviews is sampled without being held in memory.
 """
 
 import csv
+import os
 import tarfile
 import warnings
 from contextlib import closing
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 
 from selfatt_lib.data.columns import choose_columns
 from selfatt_lib.data.tokens import plain_text
-from selfatt_lib.labels import MOST, label_text, listed
+from selfatt_lib.labels import MOST, label_key, listed
 from selfatt_lib.machinery import readers
 from selfatt_lib.machinery.places import (
     download_with_pip,
@@ -162,7 +163,8 @@ def load_reviews(
     if bins:
         reviews["label"] = _cut(reviews["label"], bins, labels, dataset)
     elif names:
-        reviews["label"] = reviews["label"].str.lower().map(names)
+        given = reviews["label"].unique()
+        reviews["label"] = reviews["label"].map({g: names[label_key(g)] for g in given})
     else:
         reviews["label"] = _typed(reviews["label"], dataset)
     return reviews
@@ -259,7 +261,9 @@ def _problems(batch, names):
     is_text = pc.invert(pc.or_(pc.utf8_is_space(text), pc.equal(text, "")))
     problems = [(pc.is_null(label), "the label is missing")]
     if names:
-        known = pc.is_in(pc.utf8_lower(label), pa.array([*names]))
+        there = label.drop_null().unique().to_pylist()
+        there = [each for each in there if label_key(each) in names]
+        known = pc.is_in(label, pa.array(there, pa.string()))
         said = f"the label must be one of {listed(names)}; got "
         problems.append(
             (pc.invert(known), pc.binary_join_element_wise(said, label, ""))
@@ -275,8 +279,9 @@ def _warn_of(left_out, rows, dataset):
     if not left_out:
         return
     count = sum(number for number, _ in left_out.values())
+    here = f"{os.path.abspath(locate(dataset))}: "
     said = "; ".join(
-        f"{reason} in {number:,}, first in {place.removeprefix(f'{dataset}: ')}"
+        f"{reason} in {number:,}, first in {place.removeprefix(here)}"
         for reason, (number, place) in left_out.items()
     )
     if count > MOST_WRONG * rows:
@@ -292,9 +297,9 @@ def _warn_of(left_out, rows, dataset):
 
 def _named(labels):
     """Return the name of each label that a file may have: dict, empty if any may be."""
-    if isinstance(labels, dict):
-        return {label_text(given).lower(): name for given, name in labels.items()}
-    return {label_text(label).lower(): label for label in labels or ()}
+    if not isinstance(labels, dict):
+        labels = {label: label for label in labels or ()}
+    return {label_key(given): name for given, name in labels.items()}
 
 
 def _typed(texts, dataset):
@@ -310,7 +315,7 @@ def _typed(texts, dataset):
         return numbers.astype(int) if (numbers % 1 == 0).all() else numbers
     common = {}
     for spelling in spellings.index:
-        common.setdefault(spelling.casefold(), spelling)
+        common.setdefault(label_key(spelling), spelling)
     if len(common) < len(spellings):
         joined = sorted({*spellings.index} - {*common.values()})
         warnings.warn(
@@ -318,7 +323,7 @@ def _typed(texts, dataset):
             f"of the commonest: {listed(joined)}",
             stacklevel=3,
         )
-    return texts.map(lambda text: common[text.casefold()])
+    return texts.map(lambda text: common[label_key(text)])
 
 
 def _cut(texts, bins, labels, dataset):

@@ -7,8 +7,6 @@ from contextlib import suppress
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from selfatt_lib.labels import label_text
-
 LARGEST = 2**31 - 1
 WORDS = {"true": True, "false": False, "null": None, "none": None}
 
@@ -32,7 +30,7 @@ def meant(value, kind, of_texts=False):
     if isinstance(value, list | tuple):
         value = [meant(each, str if of_texts else kind) for each in value]
     if isinstance(value, dict):
-        value = {label_text(key): each for key, each in value.items()}
+        value = {str(key): each for key, each in value.items()}
     if isinstance(value, float) and value.is_integer() and kind is not float:
         value = int(value)
     return value
