@@ -75,6 +75,17 @@ def test_equal_texts_and_sentences_of_one_source_stay_on_one_side():
         assert is_group.mean() == pytest.approx(0.2, abs=0.04)
 
 
+def test_reviews_without_a_source_are_alone():
+    reviews = make_reviews(100).assign(text=[f"review {i}" for i in range(100)])
+    reviews["source"] = [None] * 50 + ["one"] * 50
+    train, valid, test = split_reviews(reviews, valid_size=20, test_size=20)
+    assert min(len(valid), len(test)) > 15
+    assert shared([train, valid, test], "text") == 0
+    assert valid["source"].isna().all()
+    reviews["source"] = None
+    assert [len(part) for part in split_reviews(reviews)] == [80, 10, 10]
+
+
 @settings(
     max_examples=300,
     deadline=None,

@@ -96,9 +96,11 @@ def _groups(reviews):
     texts = pd.factorize(np.fromiter(hashes, np.int64, len(reviews)))[0]
     if "source" not in reviews:
         return texts
-    sources = pd.factorize(reviews["source"])[0] + texts.max() + 1
-    shape = (sources.max() + 1,) * 2
-    links = coo_array((np.ones(len(texts), bool), (texts, sources)), shape)
+    sources = pd.factorize(reviews["source"])[0]
+    known = sources >= 0  # others are alone
+    ends = texts[known], sources[known] + texts.max() + 1
+    shape = (texts.max() + sources.max() + 2,) * 2
+    links = coo_array((np.ones(known.sum(), bool), ends), shape)
     return connected_components(links, directed=False)[1][texts]
 
 
