@@ -117,10 +117,10 @@ def load_reviews(
     FileNotFoundError
         The name is not known and no such file exists, or it is a pipe.
     OSError
-        The file may not be opened, the disk cannot read it, or there is no room to
-        unpack an archive.
+        The file may not be opened, or the disk cannot read it.
     ValueError
-        The file is not of a known form, damaged, or larger than the limits below; a
+        The file is not of a known form, damaged, or larger than the limits below, or
+        there is no room to unpack it; a
         column is missing or could be one of several; a row is wrong (with its number);
         more than a tenth of the rows are; there are more than 1000 labels, no review at
         all, or fewer than `size`.
