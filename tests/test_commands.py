@@ -1,6 +1,8 @@
 """evaluate, explain and embed: on stars, on labels that are texts, on bad input."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -128,6 +130,22 @@ def test_html_is_undone_once(polar, tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="rows left out: 1"):
         done = run("evaluate", polar.run.path, file, "--json")
     assert json.loads(done.stdout)["reviews"] == 21
+
+
+def test_html_is_undone_once_on_the_page_of_a_run(polar, tmp_path):
+    notebook = Path(__file__).parent.parent / "book" / "training.ipynb"
+    cells = [
+        "".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]
+    ]
+    [cell] = [source for source in cells if "= attention_html(" in source]
+    classifier = Classifier.load(polar.run.path)
+    classifier.unescape_html = True
+    texts = {"text": ["fine &lt;br&gt; x", "<br>"], "label": ["positive", "negative"]}
+    corpus = SimpleNamespace(test_reviews=pd.DataFrame(texts))
+    run = SimpleNamespace(path=tmp_path)
+    found = {"classifier": classifier, "corpus": corpus, "run": run}
+    exec(cell, found)  # noqa: S102
+    assert "lt;br" in (tmp_path / "attention.html").read_text()
 
 
 def test_a_score_on_what_was_trained_on_is_called_none(polar, reviews, monkeypatch):
