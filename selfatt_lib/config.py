@@ -36,7 +36,8 @@ Text = Annotated[
     ),
 ]
 TextOrNone = Annotated[
-    Text | None, Field(description="a text that is not empty, or None")
+    Text | None,
+    Field(description="a text that is not empty (in quotes), or None"),
 ]
 Part = Annotated[
     Annotated[int, Field(ge=1, le=LARGEST)] | Annotated[float, Field(gt=0, lt=1)],
@@ -54,8 +55,8 @@ LabelList = Annotated[list[Label], Field(min_length=2, max_length=MOST)]
 Labels = Annotated[
     LabelList | Annotated[dict[str, Label], Field(min_length=2)] | None,
     Field(
-        description=f"None, a list of 2 to {MOST} different numbers or texts, the "
-        "classes in their order, or what the file calls each and its name"
+        description=f"None, a list of 2 to {MOST} different numbers or texts (in "
+        "quotes), the classes in their order, or what the file calls each and its name"
     ),
 ]
 Bins = Annotated[
@@ -141,7 +142,7 @@ class TrainingConfig(Settings):
     train_size: WholeOrNone = None  # None: all that are left
     valid_size: Part = 0.1  # the best epoch is chosen on these
     test_size: Part = 0.1  # and scored on these
-    test_dataset: TextOrNone = None  # or on those of another file
+    test_dataset: TextOrNone = None  # or on all of another file, whatever test_size
     split_seed: Seed = 0
     max_tokens: Whole = 100
     lower: Flag = True
@@ -220,6 +221,8 @@ class TrainingConfig(Settings):
     @classmethod
     def _what_is_meant(cls, value, info):
         kind = cls.model_fields[info.field_name].annotation
+        if isinstance(value, str) and kind == Text | None:  # a column may be called 1
+            return None if value.strip().lower() in ("none", "null") else value
         return meant(value, kind, info.field_name in OF_TEXTS)
 
     @classmethod

@@ -28,6 +28,10 @@ from selfatt_lib.config import ModelSettings, TrainingConfig
             {"train_size": -1},
             "train_size must be a whole number of at least 1 or None; got -1",
         ),
+        ({"valid_size": 1.0}, "valid_size must be a share between .*; got 1.0"),
+        ({"test_size": "1.0"}, "test_size must be a share between .*; got 1.0"),
+        ({"labels": [False, True]}, r"numbers or texts \(in quotes\), the classes"),
+        ({"label_column": 1}, r"label_column must be a text .*\(in quotes\), .* got 1"),
         ({"dropout": 1.0}, "dropout must be a number from 0 to below 1; got 1.0"),
         (
             {"learning_rate": float("nan")},
@@ -38,7 +42,10 @@ from selfatt_lib.config import ModelSettings, TrainingConfig
             {"clip_norm": float("inf")},
             "clip_norm must be a number above 0 or None; got inf",
         ),
-        ({"embedding": " "}, "embedding must be a text that is not empty, or None"),
+        (
+            {"embedding": " "},
+            "embedding must be a text that is not empty .in quotes., or No",
+        ),
         ({"embedding": 50}, "embedding must be a text .*, or None; got 50"),
         (
             {"embedding_size": 100},
@@ -103,6 +110,10 @@ def test_an_impossible_parameter_is_refused_by_name(parameters, message):
         ("run_dir", Path("runs") / "2024", str(Path("runs/2024"))),
         ("run_dir", "2024", "2024"),
         ("run_dir", "null", "null"),
+        ("label_column", "1", "1"),
+        ("text_column", "true", "true"),
+        ("encoding", " Null ", None),
+        ("valid_size", "50.0", 50),
     ],
 )
 def test_a_value_whose_meaning_is_clear_is_taken(name, given, value):

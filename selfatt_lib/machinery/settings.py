@@ -3,6 +3,7 @@
 import ast
 import os
 from contextlib import suppress
+from typing import get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,7 +33,9 @@ def meant(value, kind, of_texts=False):
     if isinstance(value, dict):
         value = {str(key): each for key, each in value.items()}
     if isinstance(value, float) and value.is_integer() and kind is not float:
-        value = int(value)
+        kinds = [getattr(each, "__origin__", each) for each in get_args(kind)]
+        if value != 1 or float not in kinds:  # of a share, 1.0 is not one review
+            value = int(value)
     return value
 
 
