@@ -5,7 +5,6 @@ reviews is sampled without being held in memory.
 """
 
 import csv
-import os
 import tarfile
 import warnings
 from contextlib import closing
@@ -119,11 +118,10 @@ def load_reviews(
     OSError
         The file may not be opened, or the disk cannot read it.
     ValueError
-        The file is not of a known form, damaged, or larger than the limits below, or
-        there is no room to unpack it; a
-        column is missing or could be one of several; a row is wrong (with its number);
-        more than a tenth of the rows are; there are more than 1000 labels, no review at
-        all, or fewer than `size`.
+        The file is not of a known form, damaged, or larger than the limits below; there
+        is no room to unpack it; a column is missing or could be one of several; a row,
+        or more than a tenth of them, is wrong (with its number); there are more than
+        1000 labels, no review at all, or fewer than `size`.
     RuntimeError
         A download failed, or `cache_dir` cannot keep it.
 
@@ -279,7 +277,7 @@ def _warn_of(left_out, rows, dataset):
     if not left_out:
         return
     count = sum(number for number, _ in left_out.values())
-    here = f"{os.path.abspath(locate(dataset))}: "
+    here = f"{locate(dataset).absolute()}: "
     said = "; ".join(
         f"{reason} in {number:,}, first in {place.removeprefix(here)}"
         for reason, (number, place) in left_out.items()
