@@ -51,7 +51,9 @@ class TrainingStep:
         """Begin anew with this setting."""
         weights = setting.weights()
         config, vectors = setting.config, weights["embedding.weight"]
-        self.engine = engines.build(config, vectors, config.class_weights, self.chosen)
+        self.engine = engines.build(
+            config, vectors, 5, config.class_weights, self.chosen
+        )
         self.engine.load_weights(weights)
         tokens, labels = setting.batch()
         valid_length = np.full(len(tokens), setting.tokens)

@@ -162,7 +162,7 @@ def build_engine(config, corpus, chosen=None):
             f"class_weights must have a number for each label, {corpus.labels}; got "
             f"{weights}"
         )
-    return engines.build(config, corpus.vectors, weights, chosen, num_classes)
+    return engines.build(config, corpus.vectors, num_classes, weights, chosen)
 
 
 def train(run, engine, train_batches, valid_batches):

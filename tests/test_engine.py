@@ -116,7 +116,7 @@ def ten_steps(parameters):
         tokens = rng.randint(0, 40, (6, T)).astype(np.int32)
         batches.append((tokens, valid_length, rng.randint(1, 6, 6) - 1))
     vectors = weights["embedding.weight"]
-    engine = ENGINE.Engine(config, vectors, config.class_weights, ["cpu"])
+    engine = ENGINE.Engine(config, vectors, 5, config.class_weights, ["cpu"])
     engine.load_weights(weights)
     losses = [engine.step(batches[i % 2]).read()[0].tolist() for i in range(10)]
     return losses, engine.state()

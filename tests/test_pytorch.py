@@ -173,7 +173,7 @@ def test_an_old_driver_is_the_reason_why_there_is_no_gpu(monkeypatch):
 def test_adam_adds_epsilon_where_gluons_does():
     """With gradients as small as 1e-8, it matters."""
     config = TrainingConfig(**SMALL, learning_rate=0.01, clip_norm=None)
-    ours = engine.Engine(config, np.zeros((VOCAB, E), np.float32), devices=["cpu"])
+    ours = engine.Engine(config, np.zeros((VOCAB, E), np.float32), 5, devices=["cpu"])
     before, name = ours.weights()["output.bias"], "output.bias"
     gradient = np.array([1e-8, 1e-7, -1e-6, 1e-3, 1.0])
     mean = variance = np.zeros(5)
@@ -253,7 +253,7 @@ def test_with_bfloat16_the_loss_is_near_and_the_weights_stay_float32(
     for precision in ("float32", "bfloat16"):
         config = TrainingConfig(**SMALL, precision=precision, dropout=0.0)
         vectors = np.ones((VOCAB, E), np.float32)
-        ours = engine.Engine(config, vectors, devices=["cpu"])
+        ours = engine.Engine(config, vectors, 5, devices=["cpu"])
         found[precision] = ours.step((*batch, labels)).read()
         assert {array.dtype for array in ours.weights().values()} == {np.dtype("f4")}
     for exact, rounded in zip(*found.values()):

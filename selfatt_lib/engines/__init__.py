@@ -2,8 +2,8 @@
 
 An engine is a module, `mxnet` or `pytorch`, with these things in it.
 
-``Engine(config, vectors, class_weights=None, devices=None, num_classes=5)`` is a model
-in training. A batch is ``(tokens (B, T), valid_length (B,), labels (B,))`` in arrays of
+``Engine(config, vectors, num_classes, class_weights=None, devices=None)`` is a model in
+training. A batch is ``(tokens (B, T), valid_length (B,), labels (B,))`` in arrays of
 NumPy, labels from 0 to C - 1; weights and states are dicts of NumPy arrays, the weights
 named as in `reference`.
 
@@ -161,14 +161,14 @@ def _mxnet_cannot_use_the_gpu():
     )
 
 
-def build(config, vectors, class_weights=None, chosen=None, num_classes=5):
+def build(config, vectors, num_classes, class_weights=None, chosen=None):
     """Return the engine for a run, with weights drawn from its seed.
 
     `chosen` is what `choose` returned for the run's parameters.
     """
     chosen = chosen or choose(config.engine, config.device, config.precision)
     return chosen.module.Engine(
-        config, vectors, class_weights, chosen.devices, num_classes
+        config, vectors, num_classes, class_weights, chosen.devices
     )
 
 

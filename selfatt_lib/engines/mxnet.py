@@ -42,16 +42,14 @@ class Engine:
     vectors : ndarray of float32, shape (words, E)
         What the word vectors start from. All other weights are drawn with the run's
         seed.
+    num_classes : int
     class_weights : list of float, optional
         Of the cross-entropy; all 1 by default.
     devices : list of str, optional
         By default those that ``config.device`` names.
-    num_classes : int, default 5
     """
 
-    def __init__(
-        self, config, vectors, class_weights=None, devices=None, num_classes=5
-    ):
+    def __init__(self, config, vectors, num_classes, class_weights=None, devices=None):
         self.config = config
         self.devices = list(devices or choose_devices(config.device))
         self.contexts = [context(device) for device in self.devices]
