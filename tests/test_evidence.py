@@ -70,6 +70,9 @@ def test_each_experiment_has_its_runs(gathered):
     assert len(tables["length"]) == 3
     for name in ("encoders", "hops", "penalty", "amount", "length", "pruning"):
         assert tables[name]["accuracy"].between(0, 1).all()
+    for row in tables["hops"].itertuples():
+        right = np.array([*row.right], int)
+        assert right.mean() == pytest.approx(row.accuracy, abs=1e-5)
 
 
 def test_predictions_are_those_that_were_scored(gathered):

@@ -1,13 +1,10 @@
 """``selfatt evidence``: what the tutorial and the paper claim, tested."""
 
-from pathlib import Path
-
 import click
 
 from selfatt_lib.commands import one_sentence
 from selfatt_lib.commands.sweep import stopped_runs_go_on
-
-RESULTS = Path(__file__).parents[2] / "book" / "results"
+from selfatt_lib.evidence import RESULTS
 
 
 @click.command()

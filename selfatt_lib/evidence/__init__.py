@@ -7,3 +7,7 @@
 `statistics`      how far a difference is from chance
 ================  ====================================================================
 """
+
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[2] / "book" / "results"  # those of the chapter

@@ -10,7 +10,7 @@ import pandas as pd
 
 from selfatt_lib.config import Encoder, TrainingConfig
 from selfatt_lib.data.sources import KNOWN, load_reviews
-from selfatt_lib.evidence import measures
+from selfatt_lib.evidence import RESULTS, measures
 from selfatt_lib.evidence.results import write_results
 from selfatt_lib.labels import are_stars, class_numbers, label_text
 from selfatt_lib.machinery.files import write_text
@@ -139,7 +139,7 @@ class Runs:
         return self.configs[self.name(parameters)]
 
 
-def gather(folder="runs/evidence", out="book/results", common=None):
+def gather(folder="runs/evidence", out=RESULTS, common=None):
     """Train all runs, ask of them what is to be asked, and write the tables.
 
     What is trained already is not trained again, so it can be stopped and called anew.
@@ -175,9 +175,9 @@ def gather(folder="runs/evidence", out="book/results", common=None):
     runs.train([*chain.from_iterable(planned.values())])  # under one bar
     for name, listed in planned.items():
         tables[name] = runs.train(listed)
-        if name in ("hops", "penalty"):
-            alike = [likeness(runs.config(each)) for each in tqdm(listed, name)]
-            tables[name] = tables[name].join(pd.DataFrame(alike))
+        if name in ("hops", "penalty", "pruning"):
+            more = [details(runs.config(each)) for each in tqdm(listed, name)]
+            tables[name] = tables[name].join(pd.DataFrame(more))
     tables |= ask([runs.config(each) for each in planned["encoders"]], reviews)
     seconds = sum(scores["seconds"] for scores in runs.scores.values())
     about = {
@@ -219,10 +219,16 @@ def best_settings(table):
     return best
 
 
-def likeness(config):
-    """Return how alike the hops of a trained run are, on its test reviews: dict."""
+def details(config):
+    """Return how alike a run's hops are, and which test reviews it has right: dict.
+
+    ``right`` has a digit for each, 1 or 0.
+    """
     texts = prepare(config).test_reviews["text"]
-    return measures.likeness(Classifier.load(config.run_dir).predict(texts))
+    alike = measures.likeness(Classifier.load(config.run_dir).predict(texts))
+    predicted = pd.read_csv(locate(config.run_dir) / "predictions.csv")
+    right = (predicted["label"] == predicted["model"]).astype(int).astype(str)
+    return alike | {"right": "".join(right)}
 
 
 def ask(configs, reviews):

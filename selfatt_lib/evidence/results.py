@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 
+from selfatt_lib.evidence import RESULTS
 from selfatt_lib.machinery.files import read_json, write_text
 from selfatt_lib.machinery.places import locate
 
@@ -21,12 +22,13 @@ def write_results(folder, tables, about):
     write_text(folder / "about.json", json.dumps(content, indent=2))
 
 
-def read_results(folder):
+def read_results(folder=None):
     """Read what ``selfatt evidence`` wrote.
 
     Parameters
     ----------
-    folder : str or Path
+    folder : str or Path, optional
+        By default ``book/results``, those of the book.
 
     Returns
     -------
@@ -42,6 +44,7 @@ def read_results(folder):
     ValueError
         They are of another edition of the book.
     """
+    folder = RESULTS if folder is None else folder
     path = locate(folder) / "about.json"
     if not path.exists():
         raise FileNotFoundError(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-DRAWS = 10_000
+DRAWS = 4_000
 
 
 def paired_bootstrap(right, other, reviews, seeds, draws=DRAWS, seed=0):
@@ -19,7 +19,7 @@ def paired_bootstrap(right, other, reviews, seeds, draws=DRAWS, seed=0):
         Whether each prediction of the one and of the other is right.
     reviews, seeds : array, shape (predictions,)
         Of which review and seed it is.
-    draws : int, default 10,000
+    draws : int, default 4,000
     seed : int, default 0
 
     Returns
