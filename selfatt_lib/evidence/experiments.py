@@ -6,6 +6,7 @@ from datetime import datetime
 from importlib.metadata import version
 from itertools import chain, product
 
+import numpy as np
 import pandas as pd
 
 from selfatt_lib.config import Encoder, TrainingConfig
@@ -222,12 +223,12 @@ def best_settings(table):
 def details(config):
     """Return how alike a run's hops are, and which test reviews it has right: dict.
 
-    ``right`` has a digit for each, 1 or 0.
+    ``right`` has a letter for each, x for yes and o for no.
     """
     texts = prepare(config).test_reviews["text"]
     alike = measures.likeness(Classifier.load(config.run_dir).predict(texts))
     predicted = pd.read_csv(locate(config.run_dir) / "predictions.csv")
-    right = (predicted["label"] == predicted["model"]).astype(int).astype(str)
+    right = np.where(predicted["label"] == predicted["model"], "x", "o")
     return alike | {"right": "".join(right)}
 
 
