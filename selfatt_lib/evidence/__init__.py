@@ -10,4 +10,7 @@
 
 from pathlib import Path
 
-RESULTS = Path(__file__).parents[2] / "book" / "results"  # those of the chapter
+# The chapter's, in the repository, and where the library is installed without it
+RESULTS = Path(__file__).parents[2] / "book" / "results"
+if not RESULTS.is_dir():
+    RESULTS = Path(__file__).with_name("tables")
