@@ -4,9 +4,11 @@ import json
 import re
 import warnings
 from datetime import datetime
+from importlib.metadata import version
 from itertools import product
 
 import pandas as pd
+from filelock import FileLock
 
 from selfatt_lib.config import TrainingConfig, unknown_parameter
 from selfatt_lib.machinery.files import read_json, write_text
@@ -15,10 +17,11 @@ from selfatt_lib.machinery.progress import tqdm
 from selfatt_lib.run import Busy, RunDirectory
 from selfatt_lib.training import fit
 
-# what `results.csv` takes from a run's metrics, beside the parameters that differ
+# What `results.csv` takes from a run's metrics, beside the parameters that differ
 SCORES = ("valid_accuracy", "accuracy", "weighted_f1", "tfidf_accuracy", "parameters")
 SCORES += ("best_epoch", "epochs", "seconds", "engine")
 BUSY = "another process is training it"
+LONGEST_NAME = 120
 
 
 def expand(plan, folder, common=None):
@@ -33,7 +36,7 @@ def expand(plan, folder, common=None):
     folder : str or Path
         Where the runs' folders are to be.
     common : dict, optional
-        Goes before the plan's own.
+        Goes before the plan's ``common``.
 
     Raises
     ------
@@ -47,39 +50,45 @@ def expand(plan, folder, common=None):
     >>> list(expand({"grid": {"seed": [0, 1], "epochs": [2]}}, "runs/seeds"))
     ['seed=0,epochs=2', 'seed=1,epochs=2']
     """
+    plan = plan | {"common": plan.get("common", {}) | (common or {})}
     _check(plan)
-    if common:
-        _check(plan | {"common": common})
-    common = plan.get("common", {}) | (common or {})
-    grid, runs, twins = plan.get("grid", {}), {}, {}
+    grid, runs, twins, names = plan.get("grid", {}), {}, {}, set()
     for listed, *values in product(plan.get("runs", [{}]), *grid.values()):
-        combined = dict(zip(grid, values))
-        varied = listed | combined
-        named = [varied.pop("name")] if "name" in varied else []
-        told = (combined if named else varied).items()
-        name = ",".join(named + [f"{key}={value}" for key, value in told])
-        name = re.sub(r"[^\w.,=+-]+", "-", name)
-        if name in runs or name in twins:
+        varied = listed | dict(zip(grid, values))
+        name = _name(varied, grid)
+        if name.casefold() in names:
             raise ValueError(
                 f"two runs are called {name!r}; give each a name of its own"
             )
+        names.add(name.casefold())
+        given = plan["common"] | varied | {"run_dir": str(locate(folder) / name)}
         try:
-            config = TrainingConfig(
-                **common | varied, run_dir=str(locate(folder) / name)
-            )
+            config = TrainingConfig(**given)
         except ValueError as error:
             raise ValueError(f"the run {name!r}: {error}") from None
-        if config.model_dump(exclude={"run_dir"}) in twins.values():
-            twins[name] = None
-        else:
+        same = json.dumps(config.model_dump(exclude={"run_dir"}))
+        if twins.setdefault(same, name) == name:
             runs[name] = config
-            twins[name] = config.model_dump(exclude={"run_dir"})
-    if same := [name for name, parameters in twins.items() if parameters is None]:
-        warnings.warn(
-            f"runs with the parameters of an earlier one: {', '.join(same)}",
-            stacklevel=2,
-        )
+        else:
+            warnings.warn(
+                f"{name!r} has the parameters of {twins[same]!r} and is left out",
+                stacklevel=2,
+            )
     return runs
+
+
+def _name(varied, grid):
+    """Take the name out of a run's parameters, or make one of them: str."""
+    named = [str(varied.pop("name"))] if "name" in varied else []
+    told = {key: varied[key] for key in grid} if named else varied
+    name = ",".join(named + [f"{key}={value}" for key, value in told.items()])
+    name = re.sub(r"[^\w.,=+-]+", "-", name) or "usual"
+    if not re.search(r"\w", name) or len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"a run cannot be called {name!r:.{LONGEST_NAME}}; give it a name of at "
+            f"most {LONGEST_NAME} letters and digits"
+        )
+    return name
 
 
 def _check(plan):
@@ -91,18 +100,20 @@ def _check(plan):
                 "a plan has grid (a list of values for each parameter), runs (a list "
                 f"of parameters) and common (parameters); got {key}: {value!r:.80}"
             )
-    grid, runs = plan.get("grid", {}), plan.get("runs", [{}])
+    grid, runs, common = plan.get("grid", {}), plan.get("runs", [{}]), plan["common"]
     for name, values in grid.items():
         if not isinstance(values, list):
             raise ValueError(f"grid: {name} must be a list of values; got {values!r}")
     if not (grid or "runs" in plan) or not runs or not all(grid.values()):
         raise ValueError("the plan has no run: grid or runs is missing or empty")
-    for given in (plan.get("common", {}), grid, *runs):
+    for given in (common, grid, *runs):
         if not isinstance(given, dict):
             raise ValueError(f"runs: expected parameters; got {given!r}")
         for name in given:
             if name in ("run_dir", "resume"):
                 raise ValueError(f"{name} is the sweep's own; leave it out")
+            if name == "name" and (given is common or given is grid):
+                raise ValueError("a name is for one of the runs; leave it out")
             if name not in TrainingConfig.model_fields and name != "name":
                 raise unknown_parameter(name)
 
@@ -112,7 +123,8 @@ def sweep(runs, folder):
 
     A run that was stopped goes on where it was. One that another process is training is
     left to it, so several processes can share a sweep. One that fails is told in the
-    column ``error``, and the others go on.
+    column ``error``, and the others go on. A finished run is not trained again, even if
+    its file of reviews has changed since.
 
     Parameters
     ----------
@@ -124,8 +136,8 @@ def sweep(runs, folder):
     -------
     pandas.DataFrame
         A row a run: ``run``, the parameters that differ between runs, the scores of
-        `SCORES`, ``date``, and ``error``. After each run it is written to
-        ``results.csv`` in the folder.
+        `SCORES`, ``date`` and ``numpy``, its version now, and ``error``. After each run
+        it is written to ``results.csv`` in the folder.
 
     Raises
     ------
@@ -137,47 +149,49 @@ def sweep(runs, folder):
     KeyboardInterrupt
         SIGINT or SIGTERM came; the run is saved. The same call goes on.
     """
-    folder, done = locate(folder), {}
-    for config in runs.values():
-        _look(config)
+    folder = locate(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = {name: _finished(config) for name, config in runs.items()}
     with tqdm(total=len(runs), desc="runs", unit="run") as bar:
         for name, config in runs.items():
             bar.set_postfix_str(name)
-            done[name] = _run(config)
-            folder.mkdir(parents=True, exist_ok=True)
+            done[name] = done[name] or _finished(config) or _train(config)
             _keep(runs, done, folder)
             bar.update()
     for name, config in runs.items():  # which another process may have done by now
-        if done[name].get("error") == BUSY and _look(config)[2]:
-            done[name] = _run(config)
+        if done[name].get("error") == BUSY:
+            done[name] = _finished(config) or done[name]
     return _keep(runs, done, folder)
 
 
-def _look(config):
-    """Return the path of a run's folder, whether it has begun, and is finished."""
+def _finished(config):
+    """Return a finished run's metrics, None if it is not; refuse what is another's."""
     try:
         run = RunDirectory(config)
     except Busy:
-        return None, False, False
-    begun, finished = (run.path / "config.json").exists(), run.is_finished()
+        return None
+    finished = run.is_finished()
     run.release()
-    if begun and not finished:
+    path = run.path / "metrics.json"
+    if finished:
+        metrics = read_json(path)
+        date = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+        if "tfidf_accuracy" in metrics or not config.tfidf:
+            return metrics | {"date": date.isoformat("T", "minutes")}
+    if (run.path / "config.json").exists():  # could it go on?
         RunDirectory(config.model_copy(update={"resume": True})).release()
-    return run.path, begun, finished
+    return None
 
 
-def _run(config):
-    """Return a run's metrics, from its folder or from training it: dict."""
+def _train(config):
+    """Train a run, or go on with it; return its metrics, or what went wrong."""
+    begun = (locate(config.run_dir) / "config.json").exists()
     try:
-        path, begun, finished = _look(config)
-        if path is None:
-            return {"error": BUSY}
-        if not finished:
-            fit(config.model_copy(update={"resume": begun}))
-        written = (path / "metrics.json").stat().st_mtime
-        date = datetime.fromtimestamp(written).astimezone().isoformat("T", "minutes")
-        return read_json(path / "metrics.json") | {"date": date}
-    except (RuntimeError, MemoryError, ValueError) as error:
+        fit(config.model_copy(update={"resume": begun}))
+        return _finished(config)
+    except Busy:
+        return {"error": BUSY}
+    except (ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
         return {"error": str(error)}
 
 
@@ -186,20 +200,19 @@ def _keep(runs, done, folder):
     given = {
         name: config.model_dump(exclude={"run_dir"}) for name, config in runs.items()
     }
-    told = {
-        name: {k: json.dumps(v) for k, v in each.items()}
-        for name, each in given.items()
-    }
     varied = [
         key
         for key in TrainingConfig.model_fields
-        if len({each.get(key) for each in told.values()}) > 1
+        if len({json.dumps(each.get(key)) for each in given.values()}) > 1
     ]
     rows = []
     for name, metrics in done.items():
         row = {"run": name} | {key: given[name][key] for key in varied}
-        row |= {key: metrics.get(key) for key in SCORES}
-        rows.append(row | {"date": metrics.get("date"), "error": metrics.get("error")})
+        metrics = metrics or {"error": "not trained yet"}
+        row |= {key: metrics.get(key) for key in (*SCORES, "date")}
+        row |= {"numpy": version("numpy"), "error": metrics.get("error")}
+        rows.append(row)
     table = pd.DataFrame(rows)
-    write_text(folder / "results.csv", table.to_csv(index=False))
+    with FileLock(folder / ".results.lock"):
+        write_text(folder / "results.csv", table.to_csv(index=False))
     return table

@@ -17,9 +17,9 @@ from selfatt_lib.evidence import RESULTS
 )
 @click.option(
     "--out",
-    default=str(RESULTS),
     metavar="FOLDER",
-    help="Of the tables that the chapter reads; by default book/results.",
+    help="Of the tables that the chapter reads; for the book's own reviews, by default "
+    "book/results.",
 )
 @click.option(
     "-p",
@@ -41,4 +41,4 @@ def evidence(folder, out, pairs):
         from selfatt_lib.evidence.experiments import gather
 
         gather(folder, out, dict(pairs))
-    click.echo(out)
+    click.echo(out or RESULTS)

@@ -16,8 +16,8 @@ def stopped_runs_go_on():
     try:
         yield
     except KeyboardInterrupt as stopped:
-        said = str(stopped).partition(" To go on")[0]
-        click.echo(f"\n{said} The same command goes on.".lstrip(), err=True)
+        said = str(stopped).partition(" To go on")[0] or "Stopped."
+        click.echo(f"\n{said} The same command goes on.", err=True)
         sys.exit(130)
 
 
@@ -52,9 +52,14 @@ def sweep(plan, folder, pairs):
         from selfatt_lib.sweep import expand
         from selfatt_lib.sweep import sweep as train_all
 
-        runs = expand(content, folder, merge((), (), pairs))
+        given = merge((), (), pairs)
+        if both := given.keys() & (content.get("grid") or {}):
+            raise ValueError(
+                f"the plan's grid has {', '.join(both)}, too: leave out -p"
+            )
+        runs = expand(content, folder, given)
         table = train_all(runs, folder)
-    shown = table.dropna(axis="columns", how="all").round(3)
-    click.echo(shown.to_string(index=False))
+    shown = table.drop(columns=["numpy", "date"]).dropna(axis="columns", how="all")
+    click.echo(shown.to_string(index=False, float_format="{:.4g}".format))
     click.echo(f"\n{Path(folder, 'results.csv')}")
     sys.exit(int(table["error"].notna().any()))

@@ -6,7 +6,6 @@ from datetime import datetime
 from importlib.metadata import version
 from itertools import chain, product
 
-import numpy as np
 import pandas as pd
 
 from selfatt_lib.config import Encoder, TrainingConfig
@@ -22,77 +21,91 @@ from selfatt_lib.sweep import SCORES, expand, sweep
 from selfatt_lib.training import prepare
 
 ENCODERS = Encoder.__args__
-SEEDS = [{"seed": seed, "split_seed": seed} for seed in range(5)]
-FEW_SEEDS = SEEDS[:3]
+SEEDS = range(5)  # each with weights and parts of its own
 
 # Of all runs: they stop three epochs after their best
-COMMON = {"engine": "mxnet", "device": "cpu", "epochs": 12, "patience": 3}
+COMMON = {"engine": "mxnet", "device": "cpu", "epochs": 30, "patience": 3}
 # Every encoder may choose among these, on the validation reviews of seed 0
-SETTINGS = [
-    {"learning_rate": rate, "embedding_dropout": dropout}
-    for rate, dropout in product([0.002, 0.005], [0.3, 0.5])
-]
+SETTINGS = {"learning_rate": [0.002, 0.005], "embedding_dropout": [0.1, 0.3, 0.5]}
+
 HOPS = [1, 2, 4, 8, 16, 30]
-PENALTIES = [("squared", 0.0)]
-PENALTIES += [("squared", coefficient) for coefficient in (0.003, 0.03, 0.3)]
-PENALTIES += [("norm", coefficient) for coefficient in (0.01, 0.1, 1.0)]
-PENALTIES += [("mean_squared", coefficient) for coefficient in (1.0, 10.0, 100.0)]
+PENALTIES = {
+    "squared": [0.0, 0.003, 0.03, 0.3],
+    "norm": [0.01, 0.1, 1.0],
+    "mean_squared": [1.0, 10.0, 100.0],
+}
 AMOUNTS = [500, 2_000, 8_000]
-LENGTHS = [25, 50, 100, 200, 400]
+LENGTHS = [25, 100, 400]
 JOINED = 8  # sentences of one label
-COMPARED = ["attention", "max", "last"]
-PRUNED = [{"pooling": "flatten"}, {"pooling": "mean"}] + [
-    {"pooling": "prune", "prune_p": p, "prune_q": q}
-    for p, q in ((4, 1), (16, 1), (16, 4))
-]
+PRUNED = [{"pooling": "flatten"}, {"pooling": "mean"}]
+PRUNED += [{"pooling": "prune", "prune_p": p, "prune_q": 1} for p in (4, 16)]
 
-VERSIONS = "mxnet numpy scikit-learn spacy scipy"
+# what the experiments set themselves
+OWN = {"seed", "split_seed", "tfidf", "test_dataset", "encoder", "run_dir", "resume"}
 
 
-def settings():
-    """Each encoder with each setting, from which it is given the best."""
-    return [{"encoder": name} | each for name, each in product(ENCODERS, SETTINGS)]
+def combinations(**lists):
+    """Return all combinations of values: list of dict."""
+    return [dict(zip(lists, values)) for values in product(*lists.values())]
+
+
+def trials():
+    """Return the runs among which each encoder has its settings chosen."""
+    return combinations(encoder=ENCODERS, **SETTINGS, seed=[0])
 
 
 def experiments(best, reviews, joined):
     """Return the runs of each experiment: dict of list of parameters.
 
-    `best` has the settings of each encoder, `reviews` how many there are, and `joined`
-    which data set the longer ones are from, with its sizes.
+    `best` has the settings of each encoder, `reviews` is how many there are, and
+    `joined` the parameters of runs on longer texts, none on those of the reader's own.
     """
-    ours = {"encoder": "attention"} | best["attention"]
-    held_out = max(reviews // 10, 1)
-    held_out = {"valid_size": held_out, "test_size": held_out}
-    amounts = [size for size in AMOUNTS if size < 0.8 * reviews]
-    found = {
-        "encoders": [
-            {"encoder": name} | best[name] | seed
-            for name, seed in product(ENCODERS, SEEDS)
-        ],
-        "hops": [
-            ours | {"attention_hops": hops, "penalty_coefficient": coefficient} | seed
-            for hops, coefficient, seed in product(HOPS, [0.0, 0.03], FEW_SEEDS)
-        ],
+    part = max(reviews // 10, 1)
+    lists = {
+        "encoders": combinations(encoder=ENCODERS, seed=SEEDS),
+        "hops": combinations(
+            attention_hops=HOPS, penalty_coefficient=[0.0, 0.03], seed=SEEDS
+        ),
         "penalty": [
-            ours | {"penalty_form": form, "penalty_coefficient": coefficient} | seed
-            for (form, coefficient), seed in product(PENALTIES, FEW_SEEDS)
+            {"penalty_form": form} | rest
+            for form, coefficients in PENALTIES.items()
+            for rest in combinations(penalty_coefficient=coefficients, seed=SEEDS)
         ],
+        "class_weights": combinations(class_weights=[None, "auto"], seed=SEEDS),
+        "pruning": [
+            {"attention_hops": 16} | each | {"seed": seed}
+            for each, seed in product(PRUNED, SEEDS)
+        ],
+        # the test reviews are others for each amount
         "amount": [
-            {"encoder": name, "train_size": size} | best[name] | held_out | seed
-            for size, name, seed in product(
-                amounts, ["attention", "max", "average"], FEW_SEEDS
+            each | as_many_steps(each["train_size"], reviews)
+            for each in combinations(
+                train_size=[size for size in AMOUNTS if size < 0.8 * reviews],
+                valid_size=[part],
+                test_size=[part],
+                encoder=["attention", "max", "average"],
+                seed=SEEDS,
             )
         ],
         "length": [
-            {"encoder": name, "max_tokens": length} | best[name] | joined | seed
-            for length, name, seed in product(LENGTHS, COMPARED, FEW_SEEDS)
-        ],
-        "pruning": [
-            ours | {"attention_hops": 16} | each | seed
-            for each, seed in product(PRUNED, FEW_SEEDS)
+            each | joined
+            for each in combinations(
+                max_tokens=LENGTHS, encoder=["attention", "max", "last"], seed=SEEDS
+            )
         ],
     }
-    return found
+    full = {"encoder": "attention"}
+    return {
+        name: [full | best[(full | each)["encoder"]] | each for each in listed]
+        for name, listed in lists.items()
+        if listed
+    }
+
+
+def as_many_steps(size, reviews):
+    """Return epochs and patience for as many steps as with all reviews: dict."""
+    times = 0.8 * reviews / size
+    return {key: round(times * COMMON[key]) for key in ("epochs", "patience")}
 
 
 class Runs:
@@ -105,42 +118,47 @@ class Runs:
 
     def name(self, parameters):
         """Return the name of a run, which is also its folder's."""
-        usual = self.usual.items()
-        told = {k: v for k, v in parameters.items() if (k, v) not in usual}
+        told = {k: v for k, v in parameters.items() if (k, v) not in self.usual.items()}
         if "dataset" in told:
             told["dataset"] = "joined"
         return ",".join(f"{key}={value}" for key, value in told.items()) or "usual"
 
     def train(self, listed):
-        """Train those that are not trained yet; return a table of their scores."""
+        """Train those that are not trained yet.
+
+        RuntimeError: one failed, or another process is training one; it is named.
+        """
         plan = {}
         for parameters in listed:
             name = self.name(parameters)
+            own = {"name": name, "split_seed": parameters["seed"]}
             # one baseline for all encoders
-            tfidf = {"tfidf": parameters["encoder"] == "attention"}
-            plan[name] = {"name": name} | tfidf | parameters
+            own["tfidf"] = parameters["encoder"] == "attention"
+            plan[name] = own | parameters
         plan = {"common": self.common, "runs": [*plan.values()]}
         configs = expand(plan, self.folder)
         table = sweep(configs, self.folder)
         failed = table[table["error"].notna()]
         for run, error in zip(failed["run"], failed["error"]):
             raise RuntimeError(
-                f"{len(failed)} of {len(table)} runs failed, as {run!r} did: {error}"
+                f"{len(failed)} of {len(table)} runs are not trained. {run!r}: {error}"
             )
         self.configs |= configs
         self.scores |= dict(zip(table["run"], table[[*SCORES]].to_dict("records")))
-        given = pd.DataFrame(listed).drop(columns="split_seed", errors="ignore")
+
+    def table(self, listed):
+        """Return parameters and scores of trained runs: DataFrame."""
+        given = pd.DataFrame(listed)
         if "dataset" in given:
             given["dataset"] = "joined"
-        found = pd.DataFrame([self.scores[self.name(each)] for each in listed])
-        return pd.concat([given, found], axis=1)
+        return given.join(pd.DataFrame([self.scores[self.name(n)] for n in listed]))
 
     def config(self, parameters):
         """Return the configuration of a run."""
         return self.configs[self.name(parameters)]
 
 
-def gather(folder="runs/evidence", out=RESULTS, common=None):
+def gather(folder="runs/evidence", out=None, common=None):
     """Train all runs, ask of them what is to be asked, and write the tables.
 
     What is trained already is not trained again, so it can be stopped and called anew.
@@ -149,66 +167,79 @@ def gather(folder="runs/evidence", out=RESULTS, common=None):
     ----------
     folder : str or Path
         Of the runs.
-    out : str or Path
-        Of the tables: ``settings.csv``, one for each of `experiments`,
-        ``predictions.csv``, one for each of `measures`, and ``about.json``.
+    out : str or Path, optional
+        Of the tables: ``trials.csv``, one for each of `experiments`, those of `ask`,
+        and ``about.json``. By default ``book/results``, for the default data set only.
     common : dict, optional
         Parameters of all runs, such as ``dataset``.
 
     Raises
     ------
     ValueError
-        A parameter is unknown or impossible, or `folder` has runs of other parameters.
+        A parameter is unknown, impossible, or one that the experiments set themselves;
+        `folder` has runs of other parameters; `out` is missing.
     RuntimeError
-        A run failed; it is named.
+        A run failed, or another process is training it; it is named.
     """
     common = common or {}
     config = TrainingConfig(**COMMON | common)
+    if own := OWN & common.keys():
+        raise ValueError(
+            f"the experiments set {', '.join(own)} themselves; leave it out"
+        )
+    if out is None and common:
+        raise ValueError(
+            f"with {', '.join(common)}, give an --out of its own: book/results has the "
+            "tables of the book"
+        )
     reviews = load_reviews(config.dataset, **config.reading)
     locate(folder).mkdir(parents=True, exist_ok=True)
-    joined = {}  # a corpus of the reader's own may have long reviews itself
+    joined = {}
     if config.dataset == "review-snippets":
         joined = longer_reviews(reviews, locate(folder) / "joined.csv")
     runs = Runs(folder, common)
-    tables = {"settings": runs.train(settings())}
-    best = best_settings(tables["settings"])
+    runs.train(trials())
+    tables = {"trials": runs.table(trials())}
+    best = best_settings(tables["trials"])
     planned = experiments(best, len(reviews), joined)
-    runs.train([*chain.from_iterable(planned.values())])  # under one bar
-    for name, listed in planned.items():
-        tables[name] = runs.train(listed)
-        if name in ("hops", "penalty", "pruning"):
-            more = [details(runs.config(each)) for each in tqdm(listed, name)]
-            tables[name] = tables[name].join(pd.DataFrame(more))
+    runs.train([*trials(), *chain.from_iterable(planned.values())])
+    tables |= {name: runs.table(listed) for name, listed in planned.items()}
+    for name in ("hops", "penalty"):
+        alike = [likeness(runs.config(each)) for each in tqdm(planned[name], name)]
+        tables[name] = tables[name].join(pd.DataFrame(alike))
     tables |= ask([runs.config(each) for each in planned["encoders"]], reviews)
-    seconds = sum(scores["seconds"] for scores in runs.scores.values())
+    versions = {name: version(name) for name in ("numpy", "scikit-learn", "spacy")}
     about = {
         "date": datetime.now().astimezone().isoformat("T", "minutes"),
         "dataset": config.dataset if config.dataset in KNOWN else "own",
         "reviews": len(reviews),
         "labels": [*map(label_text, prepare(config).labels)],
         "runs": len(runs.scores),
-        "training_seconds": round(seconds),
-        "settings": best,
+        "training_seconds": round(sum(n["seconds"] for n in runs.scores.values())),
         "python": platform.python_version(),
         "processor": f"{os.cpu_count()} cores, {platform.machine()}",
-        "versions": {name: version(name) for name in VERSIONS.split()},
+        "versions": {"mxnet": measures.mx.__version__} | versions,
     }
-    write_results(out, tables, about)
+    write_results(RESULTS if out is None else out, tables, about)
 
 
 def longer_reviews(reviews, path):
     """Join sentences of one label, drawn at random, into texts, and write these.
 
-    Returns the parameters of a run on them.
+    Returns the parameters of a run on them. Sentences that are of one product review
+    are left out: they could lie in texts of several parts.
     """
+    alone = reviews[~reviews["source"].duplicated(keep=False)]
     texts = []
-    for label, group in reviews.groupby("label"):
+    for label, group in alone.groupby("label"):
         sentences = group["text"].sample(frac=1, random_state=0).to_numpy()
         whole = len(sentences) // JOINED * JOINED
         for each in sentences[:whole].reshape(-1, JOINED):
             texts.append({"text": " ".join(each), "label": label})
     write_text(path, pd.DataFrame(texts).to_csv(index=False))
-    return {"dataset": str(path), "valid_size": 0.15, "test_size": 0.3}
+    # there are few of them: smaller batches and more epochs make as many steps
+    steps = {"batch_size": 32, "epochs": 60, "patience": 12}
+    return {"dataset": str(path), "valid_size": 0.2, "test_size": 0.3} | steps
 
 
 def best_settings(table):
@@ -216,33 +247,29 @@ def best_settings(table):
     best = {}
     for name, rows in table.groupby("encoder", sort=False):
         row = rows.loc[rows["valid_accuracy"].idxmax()]  # the first of several
-        best[name] = {key: float(row[key]) for key in SETTINGS[0]}
+        best[name] = {key: float(row[key]) for key in SETTINGS}
     return best
 
 
-def details(config):
-    """Return how alike a run's hops are, and which test reviews it has right: dict.
-
-    ``right`` has a letter for each, x for yes and o for no.
-    """
+def likeness(config):
+    """Return how alike the hops of a trained run are, on its test reviews: dict."""
     texts = prepare(config).test_reviews["text"]
-    alike = measures.likeness(Classifier.load(config.run_dir).predict(texts))
-    predicted = pd.read_csv(locate(config.run_dir) / "predictions.csv")
-    right = np.where(predicted["label"] == predicted["model"], "x", "o")
-    return alike | {"right": "".join(right)}
+    return measures.likeness(Classifier.load(config.run_dir).predict(texts))
 
 
 def ask(configs, reviews):
     """Ask the trained encoders; return a table for each question: dict of DataFrame."""
-    first_row = {text: row for row, text in reversed([*enumerate(reviews["text"])])}
+    rows = [*enumerate(reviews["text"])]
+    first_row = {text: row for row, text in reversed(rows)}  # of equal texts
     seeds = {}
     for config in configs:
         seeds.setdefault(config.seed, {})[config.encoder] = config
     attention = [encoders["attention"] for encoders in seeds.values()]
-    predictions, explanations, weights, negation = [], [], [], []
+    predictions, explanations, replaced, negation = [], [], [], []
     for ours in tqdm(attention, desc="asking the models", unit="seed"):
         corpus = prepare(ours)
-        tfidf = pd.read_csv(locate(ours.run_dir) / "predictions.csv")["tfidf"]
+        path = locate(ours.run_dir) / "predictions.csv"
+        tfidf = pd.read_csv(path, dtype=str, keep_default_na=False)["tfidf"]
         columns = {
             "seed": ours.seed,
             "review": [first_row[text] for text in corpus.test_reviews["text"]],
@@ -255,15 +282,13 @@ def ask(configs, reviews):
             columns[name], columns[f"{name}_shuffled"] = both
         predictions.append(pd.DataFrame(columns))
         explanations += measures.explanations(ours, corpus)
-        weights += measures.replaced_attention(ours, corpus)
+        replaced += measures.replaced_attention(ours, corpus)
         if are_stars(corpus.labels) and ours.language == "en":
             negation += measures.negations(ours)
     return {
         "predictions": pd.concat(predictions, ignore_index=True),
         "explanations": pd.DataFrame(explanations),
-        "weights": pd.DataFrame(weights),
+        "replaced": pd.DataFrame(replaced),
         "negation": pd.DataFrame(negation, columns=measures.NEGATION),
-        "agreement": measures.agreements(
-            [each["attention"] for each in seeds.values()]
-        ),
+        "agreement": measures.agreements(attention),
     }

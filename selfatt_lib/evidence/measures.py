@@ -115,11 +115,9 @@ def falls(classifier, predictions):
         bounds.append(len(shorter))
     without = classifier.predict_tokens(shorter)
     found = []
-    for prediction, start in zip(predictions, bounds):
+    for prediction, start, end in zip(predictions, bounds, bounds[1:]):
         label = prediction.probabilities.argmax()
-        left = [
-            p.probabilities[label] for p in without[start:][: len(prediction.tokens)]
-        ]
+        left = [p.probabilities[label] for p in without[start:end]]
         found.append(prediction.probabilities[label] - np.array(left))
     return found
 
@@ -170,9 +168,10 @@ def explanations(config, corpus):
     products = gradients(trained_engine(config, corpus), corpus.test_batches)
     rng = np.random.default_rng(config.seed)
     attention = [p.attention.sum(axis=0) for p in predictions]
+    # the words that speak for the label come first, where a ranking knows them
     rankings = {
         "attention": attention,
-        "gradient": [np.abs(products[number]) for number in numbers],
+        "gradient": [products[number] for number in numbers],
         "rarity": [np.array(corpus.vocab[p.tokens]) for p in predictions],
         "random": [rng.random(len(fall)) for fall in changes],
         "fall": changes,  # the change itself, downwards
@@ -183,7 +182,8 @@ def explanations(config, corpus):
     for name, values in rankings.items():
         found = []
         for value, fall, weight in zip(values, changes, attention):
-            change, most = np.abs(fall), weight.argmax()
+            # of how much a word counts, whether for the label or against it
+            value, change, most = np.abs(value), np.abs(fall), weight.argmax()
             rest = rank_correlation(np.delete(value, most), np.delete(change, most))
             same = value.argmax() == change.argmax()
             found.append([rank_correlation(value, change), same, rest])
