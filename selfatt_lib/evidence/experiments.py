@@ -148,10 +148,11 @@ class Runs:
 
     def table(self, listed):
         """Return parameters and scores of trained runs: DataFrame."""
+        found = pd.DataFrame([self.scores[self.name(each)] for each in listed])
         given = pd.DataFrame(listed)
         if "dataset" in given:
             given["dataset"] = "joined"
-        return given.join(pd.DataFrame([self.scores[self.name(n)] for n in listed]))
+        return given[given.columns.difference(found.columns, sort=False)].join(found)
 
     def config(self, parameters):
         """Return the configuration of a run."""
