@@ -15,17 +15,16 @@ from selfatt_lib.prediction import Classifier
 from selfatt_lib.run import read_settings
 from selfatt_lib.training import prepare
 
-COMMON = SMALL | {"epochs": 6, "learning_rate": 0.02}
 FEWER = {
     "ENCODERS": ["attention", "average", "last", "max"],
-    "SETTINGS": [{"learning_rate": rate} for rate in (1e-9, 0.02)],
-    "SEEDS": [{"seed": seed, "split_seed": seed} for seed in (0, 1)],
-    "FEW_SEEDS": [{"seed": 0, "split_seed": 0}],
+    "SETTINGS": {"learning_rate": [1e-9, 0.02]},
+    "SEEDS": range(2),
     "HOPS": [1, 2],
-    "PENALTIES": [("squared", 0.0), ("norm", 0.1)],
+    "PENALTIES": {"squared": [0.0], "norm": [0.1]},
     "AMOUNTS": [60, 10**6],
     "LENGTHS": [30],
     "PRUNED": [{"pooling": "mean"}],
+    "COMMON": experiments.COMMON | {"epochs": 6},
 }
 
 
@@ -34,19 +33,19 @@ def gathered(tmp_path_factory):
     """What the experiments find on 300 made-up reviews, fewer of each."""
     folder = tmp_path_factory.mktemp("evidence")
     make_reviews(300).to_csv(folder / "reviews.csv", index=False)
-    common = COMMON | {"dataset": str(folder / "reviews.csv")}
+    given = {name: SMALL[name] for name in SMALL if name != "epochs"}
+    given |= {"dataset": str(folder / "reviews.csv")}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in FEWER.items():
             patch.setattr(experiments, name, value)
-        experiments.gather(folder / "runs", folder / "out", common)
+        experiments.gather(folder / "runs", folder / "out", given)
         about, tables = read_results(folder / "out")
-        # nothing is left to train
-        patch.setattr("selfatt_lib.sweep.fit", None)
-        experiments.gather(folder / "runs", folder / "again", common)
-    again = read_results(folder / "again")[1]
-    for name, table in tables.items():
-        pd.testing.assert_frame_equal(again[name], table, check_exact=True)
-    return about, tables, folder / "runs" / "usual"  # attention, seed 0
+        patch.setattr("selfatt_lib.sweep.fit", None)  # nothing is left to train
+        again = experiments.Runs(folder / "runs", given)
+        again.train(experiments.trials())
+        assert (again.table(experiments.trials())["accuracy"] < 1).all()
+    name = "learning_rate=0.02"  # attention, seed 0
+    return about, tables, folder / "runs" / name
 
 
 def config_of(run):
@@ -54,25 +53,30 @@ def config_of(run):
 
 
 def test_each_encoder_gets_the_setting_with_the_best_validation_accuracy(gathered):
-    about, tables, _ = gathered
-    for name, rows in tables["settings"].groupby("encoder"):
+    _, tables, _ = gathered
+    trials, runs = tables["trials"], tables["encoders"]
+    for name, rows in trials.groupby("encoder"):
         best = rows.loc[rows["valid_accuracy"].idxmax(), "learning_rate"]
-        assert about["settings"][name]["learning_rate"] == best
-    assert about["settings"]["attention"]["learning_rate"] == 0.02
+        used = runs[runs["encoder"] == name]["learning_rate"]
+        assert set(used) == {best}
+    assert set(runs[runs["encoder"] == "attention"]["learning_rate"]) == {0.02}
 
 
 def test_each_experiment_has_its_runs(gathered):
     _, tables, _ = gathered
     assert len(tables["encoders"]) == 4 * 2
-    assert tables["hops"]["attention_hops"].tolist() == [1, 1, 2, 2]
-    assert tables["penalty"]["penalty_form"].tolist() == ["squared", "norm"]
-    assert tables["amount"]["train_size"].tolist() == [60] * 3  # there is no million
-    assert len(tables["length"]) == 3
-    for name in ("encoders", "hops", "penalty", "amount", "length", "pruning"):
+    assert tables["hops"]["attention_hops"].tolist() == [1] * 4 + [2] * 4
+    assert tables["penalty"]["penalty_form"].tolist() == ["squared"] * 2 + ["norm"] * 2
+    assert tables["class_weights"]["class_weights"].fillna("").tolist() == [
+        *["", ""],
+        *["auto", "auto"],
+    ]
+    assert set(tables["amount"]["train_size"]) == {60}  # there is no million
+    assert (tables["amount"]["epochs"] > 6).any()  # as many steps as the others have
+    assert len(tables["length"]) == 3 * 2
+    for name in ("hops", "penalty", "amount", "length", "pruning", "class_weights"):
         assert tables[name]["accuracy"].between(0, 1).all()
-    for row in tables["hops"].itertuples():
-        right = np.array([*row.right]) == "x"
-        assert right.mean() == pytest.approx(row.accuracy, abs=1e-5)
+    assert tables["hops"]["focus"].between(0, 1).all()
 
 
 def test_predictions_are_those_that_were_scored(gathered):
@@ -105,12 +109,39 @@ def test_words_that_matter_more_are_left_out_with_more_effect(gathered):
     assert rows["correlation"]["gradient"] > rows["correlation"]["random"] + 0.2
     assert abs(rows["correlation"]["random"]) < 0.15
     assert rows["kept_5"]["fall"] < rows["kept_5"]["random"]
-    weights = gathered[1]["weights"].set_index(["seed", "weights"])
+    weights = gathered[1]["replaced"].set_index(["seed", "weights"])
     assert (weights["same"].xs("learned", level=1) == 1).all()
     runs = gathered[1]["encoders"].query("encoder == 'attention'").set_index("seed")
     for seed in (0, 1):
         learned = weights["accuracy"][seed, "learned"]
         assert learned == pytest.approx(runs["accuracy"][seed], abs=1e-5)
+
+
+def test_other_weights_are_equal_or_the_same_in_another_order(gathered, monkeypatch):
+    """What the classifier gets: M of one review, by hand."""
+    config = config_of(gathered[2])
+    corpus, given = prepare(config), []
+    classify = reference.classify
+
+    def seen(M, weights, pooling):
+        given.append(M)
+        return classify(M, weights, pooling)
+
+    monkeypatch.setattr(reference, "classify", seen)
+    measures.replaced_attention(config, corpus)
+    weights, _ = measures.trained_weights(config)
+    numbers = corpus.test_batches.in_order[0]
+    tokens, n, _ = corpus.test_batches.assemble(numbers)
+    H = reference.states(tokens, n, weights)
+    learned, permuted, uniform = given[:3]
+    for row, length in enumerate(n):
+        np.testing.assert_allclose(
+            uniform[row], np.tile(H[row, :length].mean(axis=0), (2, 1)), atol=1e-6
+        )
+    assert not np.allclose(permuted, learned)
+    # weights that sum to 1 over the words, in whatever order, of states that are alike
+    alike = np.abs(permuted).max() <= np.abs(H).max() + 1e-6
+    assert alike
 
 
 def test_a_fall_is_what_leaving_the_word_out_does(gathered):
@@ -166,6 +197,11 @@ def test_a_seed_agrees_with_itself(gathered):
     twin = config.model_copy(update={"seed": 7})
     found = measures.agreements([config, twin]).loc[0]
     assert found["reviews"] == (lengths >= measures.FEWEST_WORDS).sum()
+    other = config.model_copy(update={"seed": 7, "split_seed": 7})
+    new = [{*prepare(each).train_reviews["text"]} for each in (config, other)]
+    texts = {*make_reviews(300)["text"]} - new[0] - new[1]
+    fewer = measures.agreements([config, other]).loc[0]
+    assert 0 < fewer["reviews"] <= len(texts) < found["reviews"]
     for name in ("attention", "first", "fall", "labels"):
         assert found[name] == pytest.approx(1)
     assert 0.03 < found["chance"] < 0.2
@@ -180,17 +216,40 @@ def test_not_is_put_before_praise_complaint_and_neither(gathered):
     assert (table["plain"] != table["negated"]).mean() > 0.5
 
 
-def test_texts_are_joined_from_sentences_of_one_label(tmp_path):
-    reviews = make_reviews(200)
+def test_texts_are_joined_from_sentences_of_one_label_and_of_no_common_review(tmp_path):
+    reviews = make_reviews(400)
+    reviews["text"] = [f"{n} {label} ." for n, label in enumerate(reviews["label"])]
+    reviews["source"] = [f"film {n}" if n % 4 else "camera" for n in range(400)]
     found = experiments.longer_reviews(reviews, tmp_path / "joined.csv")
     joined = pd.read_csv(found["dataset"])
-    labels = dict(zip(reviews["text"], reviews["label"]))
-    assert len(joined) == (reviews["label"].value_counts() // 8).sum()
+    numbers = []
     for text, label in zip(joined["text"], joined["label"]):
-        assert any(text.startswith(each) for each in labels if labels[each] == label)
+        sentences = text.removesuffix(" .").split(" . ")
+        assert [int(each.split()[1]) for each in sentences] == [label] * 8
+        numbers += [int(each.split()[0]) for each in sentences]
+    assert len(numbers) == len(set(numbers))
+    assert all(number % 4 for number in numbers)
 
 
-def test_a_wrong_parameter_is_refused_before_any_work(tmp_path):
-    with pytest.raises(ValueError, match="did you mean 'epochs'"):
-        experiments.gather(tmp_path / "runs", tmp_path / "out", {"epoch": 1})
+@pytest.mark.parametrize(
+    ("given", "out", "said"),
+    [
+        ({"epoch": 1}, "out", "did you mean 'epochs'"),
+        ({"seed": 1}, "out", "the experiments set seed themselves; leave it out"),
+        ({"epochs": 1}, None, "with epochs, give an --out of its own: book/results"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(given, out, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        experiments.gather(tmp_path / "runs", out and tmp_path / out, given)
     assert not (tmp_path / "runs").exists()
+
+
+def test_few_reviews_have_no_experiment_on_their_amount():
+    best = {name: {} for name in experiments.ENCODERS}
+    assert "amount" not in experiments.experiments(best, 600, {})
+    found = experiments.experiments(best, 14_313, {"batch_size": 32})
+    assert len(found["amount"]) == 3 * 3 * 5
+    assert all(each["batch_size"] == 32 for each in found["length"])
+    [first, *_] = found["amount"]
+    assert (first["epochs"], first["patience"]) == (687, 69)

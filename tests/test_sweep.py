@@ -44,16 +44,19 @@ def test_a_grid_is_all_combinations_each_in_a_folder_of_its_own(tmp_path):
 
 
 def test_listed_runs_are_combined_with_the_grid_and_may_have_names(tmp_path):
-    runs = [{"name": "slow", "learning_rate": 0.001}, {"epochs": 2}]
-    found = expand({"runs": runs, "grid": {"seed": [3]}}, tmp_path, {"patience": 1})
-    assert list(found) == ["slow,seed=3", "epochs=2,seed=3"]
+    runs = [{"name": "slow", "learning_rate": 0.001}, {"epochs": 2}, {"name": 7}]
+    plan = {"runs": runs, "grid": {"seed": [3]}}
+    with pytest.warns(UserWarning, match="'8,seed=3' has the parameters of '7,seed=3'"):
+        found = expand(plan | {"runs": [*runs, {"name": 8}]}, tmp_path, {"patience": 1})
+    assert list(found) == ["slow,seed=3", "epochs=2,seed=3", "7,seed=3"]
+    assert list(expand({"runs": [{}, {"seed": 1}]}, tmp_path)) == ["usual", "seed=1"]
     assert found["slow,seed=3"].learning_rate == 0.001
     assert all(c.patience == 1 and c.seed == 3 for c in found.values())
 
 
 def test_equal_runs_are_trained_once(tmp_path):
     runs = [{"name": "a", "seed": 1}, {"name": "b", "seed": 1}]
-    with pytest.warns(UserWarning, match="parameters of an earlier one: b"):
+    with pytest.warns(UserWarning, match="'b' has the parameters of 'a' and is"):
         assert list(expand({"runs": runs}, tmp_path)) == ["a"]
 
 
@@ -76,6 +79,13 @@ def test_equal_runs_are_trained_once(tmp_path):
             "two runs are called 'a'",
         ),
         ({"grid": {"dataset": ["a b", "a-b"]}}, "two runs are called 'dataset=a-b'"),
+        ({"grid": {"dataset": ["A", "a"]}}, "two runs are called 'dataset=a'"),
+        ({"grid": {"name": ["a"]}}, "a name is for one of the runs; leave it out"),
+        ({"runs": [{"name": ".."}]}, "a run cannot be called '..'; give it a name of"),
+        (
+            {"grid": {"labels": [["a" * 99, "b" * 99]]}},
+            "a run cannot be called 'label",
+        ),
     ],
 )
 def test_a_plan_that_is_none_is_refused_in_a_sentence(wrong, said, tmp_path):
@@ -113,7 +123,48 @@ def test_runs_of_other_parameters_are_refused_before_any_work(plan, tmp_path):
     assert not (tmp_path / "runs" / "seed=0").exists()
 
 
+def test_a_parameter_is_given_in_one_place(plan, tmp_path):
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    command = ["sweep", str(tmp_path / "plan.yaml"), "-p", "seed", "3"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert "the plan's grid has seed, too: leave out -p" in done.output
+
+
+def test_a_run_without_the_baseline_that_it_should_have_gets_it(plan, tmp_path):
+    """As one that was stopped after its training."""
+    plan["grid"] = {"seed": [0]}
+    sweep(expand(plan, tmp_path / "runs"), tmp_path / "runs")
+    plan["common"]["tfidf"] = True
+    table = sweep(expand(plan, tmp_path / "runs"), tmp_path / "runs")
+    assert table["tfidf_accuracy"][0] > 0.5
+
+
+def test_ctrl_c_ends_a_sweep_with_its_status_and_how_to_go_on(
+    plan, tmp_path, monkeypatch
+):
+    def stopped(_):
+        raise KeyboardInterrupt(
+            "SIGINT came. Stopped and saved after batch 3 of 9 in "
+            "epoch 1. To go on, run the same with resume=True."
+        )
+
+    monkeypatch.setattr("selfatt_lib.sweep.fit", stopped)
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    command = ["sweep", str(tmp_path / "plan.yaml"), "--folder", str(tmp_path / "runs")]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 130
+    assert "batch 3 of 9 in epoch 1. The same command goes on." in done.output
+
+
 def test_a_run_that_fails_is_told_and_the_others_go_on(plan, tmp_path):
+    plan["grid"] = {"dataset": [f"{tmp_path}/none.csv", f"{tmp_path}/reviews.csv"]}
+    table = sweep(expand(plan, tmp_path / "runs"), tmp_path / "runs")
+    assert "is neither a file" in table["error"][0]
+    assert table["accuracy"].notna().tolist() == [False, True]
+
+
+def test_a_loss_that_is_no_number_is_told_and_the_others_go_on(plan, tmp_path):
     plan["grid"] = {"learning_rate": [1e30, 0.01]}
     table = sweep(
         expand(plan, tmp_path / "runs", {"clip_norm": None}), tmp_path / "runs"
