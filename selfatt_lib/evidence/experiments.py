@@ -40,6 +40,8 @@ JOINED = 8  # sentences of one label
 PRUNED = [{"pooling": "flatten"}, {"pooling": "mean"}]
 PRUNED += [{"pooling": "prune", "prune_p": p, "prune_q": 1} for p in (4, 16)]
 
+# what follows from an experiment's other parameters, and is in no run's name
+FOLLOWING = {"valid_size", "test_size", "batch_size", "epochs", "patience"}
 # what the experiments set themselves
 OWN = {"seed", "split_seed", "tfidf", "test_dataset", "encoder", "run_dir", "resume"}
 
@@ -119,6 +121,7 @@ class Runs:
     def name(self, parameters):
         """Return the name of a run, which is also its folder's."""
         told = {k: v for k, v in parameters.items() if (k, v) not in self.usual.items()}
+        told = {k: v for k, v in told.items() if k not in FOLLOWING}
         if "dataset" in told:
             told["dataset"] = "joined"
         return ",".join(f"{key}={value}" for key, value in told.items()) or "usual"
