@@ -298,7 +298,7 @@ def test_papermill_trains_on_the_tutorials_kind_of_file_and_leaves_a_run(archive
     assert done.returncode == 0, done.stderr
     run = archive / "runs" / "mine"
     expected = "attention.html checkpoint.safetensors config.json metrics.json "
-    expected += "metrics.jsonl model.safetensors vocab.json"
+    expected += "metrics.jsonl model.safetensors predictions.csv vocab.json"
     assert sorted(path.name for path in run.iterdir()) == expected.split()
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["epochs"], metrics["train_size"], metrics["valid_size"]) == (

@@ -32,7 +32,7 @@ def paired_difference(first, second, share):
     --------
     >>> found = paired_difference([0.57, 0.58, 0.56], [0.55, 0.57, 0.55], 0.125)
     >>> [round(number, 3) for number in found]
-    [0.013, -0.006, 0.033, 0.096]
+    [0.013, -0.003, 0.03, 0.076]
     """
     gains = np.asarray(first, float) - np.asarray(second, float)
     difference, freedom = gains.mean(), len(gains) - 1
