@@ -41,6 +41,12 @@ def typed(*words):
     return (subprocess.list2cmdline if os.name == "nt" else shlex.join)(words)
 
 
+def parameter_option(what):
+    """Return the option ``-p NAME VALUE``, whose help is `what`."""
+    names, two = ("-p", "-r", "pairs"), {"nargs": 2, "metavar": "NAME VALUE"}
+    return click.option(*names, multiple=True, help=what, **two)
+
+
 def reading_options(command):
     """Add the options that say how a file is read."""
     for name, what in (

@@ -2,7 +2,7 @@
 
 import click
 
-from selfatt_lib.commands import one_sentence
+from selfatt_lib.commands import one_sentence, parameter_option
 from selfatt_lib.commands.sweep import stopped_runs_go_on
 from selfatt_lib.evidence import RESULTS
 
@@ -20,15 +20,7 @@ from selfatt_lib.evidence import RESULTS
     metavar="FOLDER",
     help="Of the tables; for the book's own reviews, by default book/results.",
 )
-@click.option(
-    "-p",
-    "-r",
-    "pairs",
-    nargs=2,
-    multiple=True,
-    metavar="NAME VALUE",
-    help="A parameter of all runs, such as dataset.",
-)
+@parameter_option("A parameter of all runs, such as dataset.")
 def evidence(folder, out, pairs):
     """Train the runs that test the claims, some 280, and write tables of them.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from selfatt_lib.commands import one_sentence
+from selfatt_lib.commands import one_sentence, parameter_option
 from selfatt_lib.commands.train import merge, read_parameters
 
 
@@ -24,15 +24,7 @@ def stopped_runs_go_on():
 @click.command()
 @click.argument("plan")
 @click.option("--folder", metavar="FOLDER", help="Of the runs: runs/NAME-OF-PLAN.")
-@click.option(
-    "-p",
-    "-r",
-    "pairs",
-    nargs=2,
-    multiple=True,
-    metavar="NAME VALUE",
-    help="A parameter of all runs, before the plan's own.",
-)
+@parameter_option("A parameter of all runs, before the plan's own.")
 def sweep(plan, folder, pairs):
     """Train the runs of PLAN, a YAML file, and print a table of their scores.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from selfatt_lib.commands import PROGRAM, one_sentence, typed
+from selfatt_lib.commands import PROGRAM, one_sentence, parameter_option, typed
 from selfatt_lib.commands.summary import summarized
 
 NOTEBOOK = Path(__file__).parents[2] / "book" / "training.ipynb"
@@ -21,15 +21,9 @@ NOTEBOOK = Path(__file__).parents[2] / "book" / "training.ipynb"
     help="A file of book/parameters (quick, reviews, tutorial, paper), or YAML.",
 )
 @click.option("--run", metavar="FOLDER", help="The run directory: run_dir.")
-@click.option(
-    "-p",
-    "-r",
-    "pairs",
-    nargs=2,
-    multiple=True,
-    metavar="NAME VALUE",
-    help="One parameter. A number, a list, True or null is taken for what it is; "
-    "where a text is expected, it is one.",
+@parameter_option(
+    "One parameter. A number, a list, True or null is taken for what it is; "
+    "where a text is expected, it is one."
 )
 @click.option("-y", "texts", multiple=True, metavar="YAML", help="Some, as YAML.")
 @click.option("-f", "files", multiple=True, metavar="FILE", help="Some, from a file.")
