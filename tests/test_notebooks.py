@@ -76,7 +76,7 @@ def problems(path):
 
 
 def test_there_are_chapters():
-    names = ["data", "model", "penalty", "pytorch", "training"]
+    names = ["data", "evidence", "model", "penalty", "pytorch", "training"]
     names += ["visualization"]
     assert [path.stem for path in CHAPTERS] == names
 

@@ -18,14 +18,16 @@ from selfatt_lib.evidence import RESULTS
 @click.option(
     "--out",
     metavar="FOLDER",
-    help="Of the tables; for the book's own reviews, by default book/results.",
+    help="Of the tables that the chapter reads; for the book's own reviews, by default "
+    "book/results.",
 )
 @parameter_option("A parameter of all runs, such as dataset.")
 def evidence(folder, out, pairs):
-    """Train the runs that test the claims, some 280, and write tables of them.
+    """Train the runs of the chapter "evidence", some 200, and write its tables.
 
     That takes hours, and needs MXNet. Stopped and called anew, it goes on. On reviews
-    of your own: give -p dataset, another --folder and another --out.
+    of your own: give -p dataset, another --folder and another --out, and run the
+    chapter with that as its parameter `results`.
     """
     with one_sentence(), stopped_runs_go_on():
         from selfatt_lib.evidence.experiments import gather
