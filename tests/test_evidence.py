@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from conftest import SMALL, make_reviews
 from selfatt_lib import reference
+from selfatt_lib.cli import main
 from selfatt_lib.config import TrainingConfig
 from selfatt_lib.evidence import experiments, measures
 from selfatt_lib.evidence.results import read_results
@@ -38,7 +40,11 @@ def gathered(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in FEWER.items():
             patch.setattr(experiments, name, value)
-        experiments.gather(folder / "runs", folder / "out", given)
+        command = ["evidence", "--folder", f"{folder}/runs", "--out", f"{folder}/out"]
+        for name, value in given.items():
+            command += ["-p", name, str(value)]
+        said = CliRunner().invoke(main, command)
+        assert said.stdout.splitlines()[-1] == f"{folder}/out", said.output
         about, tables = read_results(folder / "out")
         patch.setattr("selfatt_lib.sweep.fit", None)  # nothing is left to train
         again = experiments.Runs(folder / "runs", given)

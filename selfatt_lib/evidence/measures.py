@@ -21,6 +21,7 @@ from selfatt_lib.run import read_settings, read_weights
 from selfatt_lib.training import build_engine, evaluate, prepare
 
 FEWEST_WORDS = 5  # of a review whose words are ranked
+MOST_REVIEWS = 2_000  # whose words are left out one by one
 LEFT_OUT = (1, 2, 3, 5)
 
 PLAIN = "The {} is {}.", "The {} is not {}."
@@ -162,6 +163,7 @@ def explanations(config, corpus):
     """
     classifier = Classifier.load(config.run_dir)
     numbers = np.flatnonzero(corpus.test_batches.lengths >= FEWEST_WORDS)
+    numbers = numbers[:MOST_REVIEWS]
     texts = corpus.test_reviews["text"].to_numpy()[numbers]
     predictions = classifier.predict(texts)
     changes = falls(classifier, predictions)
@@ -262,7 +264,7 @@ def agreements(configs):
         seen[config.seed] = config, set(unseen)
     rows = []
     for (one, first_texts), (other, second_texts) in combinations(seen.values(), 2):
-        texts = sorted(first_texts & second_texts)
+        texts = sorted(first_texts & second_texts)[:MOST_REVIEWS]
         both = []
         for config in (one, other):
             classifier = Classifier.load(config.run_dir)
