@@ -259,3 +259,18 @@ def test_few_reviews_have_no_experiment_on_their_amount():
     assert all(each["batch_size"] == 32 for each in found["length"])
     [first, *_] = found["amount"]
     assert (first["epochs"], first["patience"]) == (687, 69)
+
+
+def test_a_stored_row_comes_back(tmp_path):
+    about, tables = read_results()
+    best = experiments.best_settings(tables["trials"])
+    planned = experiments.experiments(best, about["reviews"], {})["encoders"]
+    quickest = tables["encoders"]["epochs"].idxmin()
+    row = tables["encoders"].loc[quickest]
+    runs = experiments.Runs(tmp_path, {})
+    runs.train([planned[quickest]])
+    again = runs.table([planned[quickest]]).iloc[0]
+    same = ["encoder", "seed", "learning_rate", "parameters"]
+    assert again[same].to_dict() == row[same].to_dict()
+    # the same to the last digit where it was made; elsewhere rounding tells, after a while
+    assert again["accuracy"] == pytest.approx(row["accuracy"], abs=0.02)

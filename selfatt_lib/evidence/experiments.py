@@ -213,11 +213,14 @@ def gather(folder="runs/evidence", out=None, common=None):
         tables[name] = tables[name].join(pd.DataFrame(alike))
     tables |= ask([runs.config(each) for each in planned["encoders"]], reviews)
     versions = {name: version(name) for name in ("numpy", "scikit-learn", "spacy")}
+    corpus = prepare(config)
     about = {
         "date": datetime.now().astimezone().isoformat("T", "minutes"),
         "dataset": config.dataset if config.dataset in KNOWN else "own",
         "reviews": len(reviews),
-        "labels": [*map(label_text, prepare(config).labels)],
+        "training_reviews": len(corpus.train_reviews),
+        "test_reviews": len(corpus.test_reviews),
+        "labels": [*map(label_text, corpus.labels)],
         "runs": len(runs.scores),
         "training_seconds": round(sum(n["seconds"] for n in runs.scores.values())),
         "python": platform.python_version(),
