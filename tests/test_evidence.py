@@ -272,5 +272,5 @@ def test_a_stored_row_comes_back(tmp_path):
     again = runs.table([planned[quickest]]).iloc[0]
     same = ["encoder", "seed", "learning_rate", "parameters"]
     assert again[same].to_dict() == row[same].to_dict()
-    # the same to the last digit where it was made; elsewhere rounding tells, after a while
+    # equal where it was made; elsewhere, rounding tells after a while
     assert again["accuracy"] == pytest.approx(row["accuracy"], abs=0.02)
