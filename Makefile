@@ -50,7 +50,7 @@ lint: setup  #> check the form of code and notebooks
 bench: setup  #> measure speed side by side: benchmarks/results.json (ARGS="step epoch" for some questions, ARGS=--quick for a trial)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-evidence: setup  #> train the 200 runs of the chapter "evidence" and write its tables, book/results (two hours; goes on when it was stopped)
+evidence: setup  #> train the 265 runs of the chapter "evidence" and write its tables, book/results (hours; goes on when it was stopped)
 	@TQDM_DISABLE= exec $(BIN)/python tools/reproducibly.py $(BIN)/selfatt evidence $(ARGS)
 
 torture: setup  #> kill training, feed the loaders broken files, alter the stored outputs (ARGS="kills" for one of kills, inputs, alterations)

@@ -23,7 +23,7 @@ from selfatt_lib.evidence import RESULTS
 )
 @parameter_option("A parameter of all runs, such as dataset.")
 def evidence(folder, out, pairs):
-    """Train the runs of the chapter "evidence", some 200, and write its tables.
+    """Train the runs of the chapter "evidence", 265 for the book, and write its tables.
 
     That takes hours, and needs MXNet. Stopped and called anew, it goes on. On reviews
     of your own: give -p dataset, another --folder and another --out, and run the
