@@ -12,5 +12,5 @@ from pathlib import Path
 
 # The chapter's, in the repository, and where the library is installed without it
 RESULTS = Path(__file__).parents[2] / "book" / "results"
-if not RESULTS.is_dir():
+if not RESULTS.parent.is_dir():
     RESULTS = Path(__file__).with_name("tables")

@@ -4,6 +4,7 @@ Each function takes runs of several seeds, or what one of them predicted, and re
 rows for a table.
 """
 
+import random
 import warnings
 from dataclasses import replace
 from itertools import combinations
@@ -151,7 +152,9 @@ def gradients(engine, batches):
 
 
 def explanations(config, corpus):
-    """Hold three rankings of a review's words against leaving them out.
+    """Hold rankings of a review's words against leaving them out.
+
+    Of the test reviews, at most the first `MOST_REVIEWS` that have some words.
 
     Returns
     -------
@@ -264,7 +267,8 @@ def agreements(configs):
         seen[config.seed] = config, set(unseen)
     rows = []
     for (one, first_texts), (other, second_texts) in combinations(seen.values(), 2):
-        texts = sorted(first_texts & second_texts)[:MOST_REVIEWS]
+        texts = sorted(first_texts & second_texts)
+        texts = random.Random(0).sample(texts, min(len(texts), MOST_REVIEWS))
         both = []
         for config in (one, other):
             classifier = Classifier.load(config.run_dir)
