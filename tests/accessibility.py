@@ -13,6 +13,8 @@ def find(page, theirs=()):
     a selector of elements that may break it.
     """
     page.locator("details").evaluate_all("all => all.forEach(e => e.open = true)")
+    # what is fading in has less contrast than it will have
+    page.evaluate("Promise.all(document.getAnimations().map(each => each.finished))")
     options = {"runOnly": RULES, "preload": False}  # it would fetch style sheets again
     results = AXE.run(page, options=options).response
     # axe is not sure of the contrast of ★, nor where boxes overlap

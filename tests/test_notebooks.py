@@ -445,7 +445,7 @@ def test_selfatt_train_that_is_ended_lets_the_kernel_save_and_says_how_to_go_on(
     assert "came. Stopped and saved after" in said  # a batch or an epoch
     assert "Traceback" not in said
     checkpoint = load_file(archive / "my run" / "checkpoint.safetensors")
-    assert "batches" in checkpoint
+    assert ("batches" in checkpoint) == ("after batch" in said)
     done = len(history.read_text().splitlines())
     go_on = said.split("To go on: ")[-1].strip()
     assert "'my run'" in go_on
