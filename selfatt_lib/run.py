@@ -359,6 +359,10 @@ class RunDirectory:
                 "write, and go on with resume=True."
             ) from error
 
+    def together(self, signals):
+        """Return the signals that came to any process of this run, which is one."""
+        return signals
+
     def restore(self):
         """Return the epochs up to where the run was saved last, and its checkpoint.
 

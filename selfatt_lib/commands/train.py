@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -33,7 +34,8 @@ def train(parameters, run, pairs, texts, files):
     All parameters stand under "Parameters" in that notebook. Of values for one, -p
     counts before -y, -y before -f, and -f before --parameters.
     """
-    with one_sentence():
+    shared, first = is_shared()
+    with one_sentence() if first else quietly():
         if not NOTEBOOK.is_file():
             raise FileNotFoundError(
                 f"there is no {NOTEBOOK}: training runs a notebook of the repository. "
@@ -61,8 +63,12 @@ def train(parameters, run, pairs, texts, files):
             if name not in TrainingConfig.model_fields:  # YAML's "on" is True
                 raise unknown_parameter(name)
         config = TrainingConfig(**given)
-        directory = RunDirectory(config)
-        directory.release()  # the notebook's kernel takes it
+        if not shared:
+            directory = RunDirectory(config)
+            directory.release()  # the notebook's kernel takes it
+    if shared:
+        with one_sentence():
+            return share(config, first)
     go_on = [PROGRAM, "train", "--parameters", parameters, "--run", config.run_dir]
     for option, values in (("-f", files), ("-y", texts)):
         for value in values:
@@ -76,6 +82,38 @@ def train(parameters, run, pairs, texts, files):
         if status := run_notebook(NOTEBOOK, directory.path, parameters, go_on):
             sys.exit(status)
     click.echo(summarized(config.run_dir, directory.path))
+
+
+def is_shared():
+    """Tell whether several processes share the run, and whether this is the first."""
+    started = {name: os.environ.get(name, "0") for name in ("WORLD_SIZE", "RANK")}
+    return int(started["WORLD_SIZE"]) > 1, started["RANK"] == "0"
+
+
+@contextmanager
+def quietly():
+    """End without a word at what another process meets, too, and tells."""
+    try:
+        yield
+    except Exception:
+        sys.exit(1)
+
+
+def share(config, first):
+    """Train together with the other processes of torchrun, without the notebook."""
+    from selfatt_lib.machinery.places import locate
+    from selfatt_lib.torchrun import Quiet, fit_together
+
+    try:
+        fit_together(config)
+    except Quiet:
+        sys.exit(1)
+    except KeyboardInterrupt as stopped:
+        if first:
+            click.echo(f"\n{stopped}", err=True)
+        sys.exit(130)
+    if first:
+        click.echo(summarized(config.run_dir, locate(config.run_dir)))
 
 
 def merge(texts, files, pairs):

@@ -1,5 +1,6 @@
 """What stands beside the training loop: a bar, readings, signals, savings, advice."""
 
+import os
 import signal
 import threading
 import time
@@ -167,7 +168,8 @@ class Recorder:
             accuracy = (labels == predictions).mean()
             shown = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}"}
             self.bar.set_postfix(shown, refresh=False)
-        if self.signals or time.perf_counter() - self.saved > SECONDS_PER_SAVING:
+        self.asked = self.run.together(self.signals)
+        if self.asked or time.perf_counter() - self.saved > SECONDS_PER_SAVING:
             self.require_finite(tally.read()[0])
             self.run.save_checkpoint(self.checkpoint() | tally.progress())
             self.saved = time.perf_counter()
@@ -190,6 +192,7 @@ class Recorder:
             )
         weights = self.engine.weights() if is_best else None
         self.run.save_epoch(self.history, self.checkpoint(), weights)
+        self.asked = self.run.together(self.signals)
         self.stop_if_asked(f"epoch {self.epoch}")
 
     def checkpoint(self):
@@ -207,9 +210,9 @@ class Recorder:
 
     def stop_if_asked(self, after):
         """Raise KeyboardInterrupt if a signal came; the run is saved by then."""
-        if self.signals:
+        if self.asked:
             raise KeyboardInterrupt(
-                f"{self.signals[0]} came. Stopped and saved after {after}. To go on, "
+                f"{self.asked[0]} came. Stopped and saved after {after}. To go on, "
                 "run the same with resume=True."
             )
 
@@ -219,12 +222,15 @@ def signals_noted():
     """Take note of SIGINT and SIGTERM: names; the same again ends the process.
 
     What the process ignores, as shells have it do in the background, stays ignored.
+    torchrun passes on what the terminal has sent to its processes already, so that a
+    second one means nothing; it ends them itself after half a minute.
     """
-    came, before = [], {}
+    came, before, shared = [], {}, "TORCHELASTIC_RUN_ID" in os.environ
 
     def note(number, _):
         came.append(signal.Signals(number).name)
-        signal.signal(number, before[number])
+        if not shared:
+            signal.signal(number, before[number])
 
     # Python allows it nowhere else.
     if threading.current_thread() is threading.main_thread():

@@ -1,0 +1,225 @@
+"""A run that several processes share, which torchrun starts, on one machine or more."""
+
+import os
+from dataclasses import replace
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from selfatt_lib import engines
+from selfatt_lib.results import baselines, write_metrics
+from selfatt_lib.run import RunDirectory
+from selfatt_lib.training import build_engine, evaluate, prepare, train
+
+PATIENCE = 120  # seconds to wait for the other processes to come
+A_DAY = timedelta(days=1)  # until the first of a machine has prepared its reviews
+LOST = "Connection", "peer", "gloo", "NCCL"  # in what PyTorch says of another's end
+
+
+def fit_together(config):
+    """Do what `training.fit` does, with the other processes that torchrun started.
+
+    Each takes its share of every batch. What comes out is what one process finds, but
+    for rounding, and for dropout, which each draws for itself. The first process alone
+    reads and writes the run directory. Where torchrun starts all anew after one has
+    failed, they go on with the run.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        `device` is "cpu", or "gpu" for one each.
+
+    Returns
+    -------
+    dict or None
+        The content of ``metrics.json``, in the first process.
+
+    Raises
+    ------
+    ValueError
+        Processes cannot share such a run, or have read different reviews.
+    RuntimeError
+        Not all processes came, or one has ended.
+    Quiet
+        The same, and another process has told.
+    """
+    peers = Peers()
+    try:
+        return _fit(own_config(config), peers)
+    except Exception as error:
+        raise peers.explain(error) from error
+
+
+def _fit(config, peers):
+    if peers.had_begun():
+        config = config.model_copy(update={"resume": True})
+    run = SharedRun(config, peers)
+    chosen = engines.choose(config.engine, config.device, config.precision)
+    corpus = peers.first_of_machine(lambda: prepare(config))
+    engine = build_engine(config, corpus, chosen)
+    run.begin(corpus)
+    history = train(run, engine, corpus.train_batches, corpus.valid_batches)
+    _, labels, predictions = evaluate(engine, corpus.test_batches)
+    devices = [device for each in peers.from_all(chosen.devices) for device in each]
+    distributed.destroy_process_group()
+    if not run.directory:
+        return None
+    chosen = replace(chosen, devices=devices)
+    results = run.directory, history, labels, predictions, corpus, chosen
+    write_metrics(*results)
+    return write_metrics(*results, baselines(corpus, config.tfidf))
+
+
+def own_config(config):
+    """Return a run's parameters as this process needs them.
+
+    ValueError: several processes cannot share such a run.
+    """
+    count, device = int(os.environ["WORLD_SIZE"]), config.device
+    if config.engine == "mxnet" or config.encoder != "attention":
+        raise ValueError(
+            f"{count} processes share a run with PyTorch only: leave engine at 'auto' "
+            "and encoder at 'attention'"
+        )
+    if device not in ("auto", "cpu", "gpu"):
+        raise ValueError(
+            f"device={device!r}, but each of {count} processes takes one of its own: "
+            "give 'auto', 'gpu' or 'cpu'"
+        )
+    if config.batch_size < count:
+        raise ValueError(
+            f"batch_size={config.batch_size} has not a review for each of {count} "
+            "processes. Start fewer, or give a larger batch_size."
+        )
+    if device == "auto":
+        device = "gpu" if torch.cuda.device_count() else "cpu"
+    device = device.replace("gpu", f"gpu:{os.environ.get('LOCAL_RANK', '0')}")
+    return config.model_copy(update={"engine": "pytorch", "device": device})
+
+
+class Quiet(Exception):
+    """An end of which another process has told the reason."""
+
+
+class Peers:
+    """The processes of a run, and what they tell each other.
+
+    Attributes
+    ----------
+    rank : int
+        The number of this one, from 0.
+    count : int
+    """
+
+    def __init__(self, patience=PATIENCE):
+        wait = timedelta(seconds=patience)
+        try:
+            # a store of names and values, which torchrun keeps for all processes
+            coming = distributed.rendezvous("env://", timeout=wait)
+            self.store, self.rank, self.count = next(coming)
+        except distributed.DistError as error:
+            raise RuntimeError(
+                f"not all {os.environ['WORLD_SIZE']} processes came within {patience} "
+                f"seconds. PyTorch says: {error} Were all started, and can they reach "
+                f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}?"
+            ) from error
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.device_count() else "gloo"
+        distributed.init_process_group(
+            backend, store=self.store, rank=self.rank, world_size=self.count
+        )
+
+    def first_of_machine(self, make):
+        """Return what `make` returns, called by one process of a machine, then by all.
+
+        So the first fetches and tokenizes, and the others find that done.
+        """
+        done = f"prepared on {os.environ.get('GROUP_RANK', '0')}"
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            self.store.wait([done], A_DAY)
+            return make()
+        made = make()
+        self.store.set(done, "")
+        return made
+
+    def from_first(self, make):
+        """Return what `make` returns in the first process, in all."""
+        box = [make() if self.rank == 0 else None]
+        distributed.broadcast_object_list(box)
+        return box[0]
+
+    def from_all(self, own):
+        """Return what each process has: list, in the order of their numbers."""
+        found = [None] * self.count
+        distributed.all_gather_object(found, own)
+        return found
+
+    def any(self, own):
+        """Tell whether any process has what is true; all have to ask."""
+        number = torch.tensor([int(bool(own))])
+        distributed.all_reduce(number)
+        return bool(number)
+
+    def note_begun(self):
+        """Note, for processes that torchrun starts anew, that the run has begun."""
+        self._of_all_starts().set("selfatt: begun", "")
+
+    def had_begun(self):
+        """Tell whether processes that torchrun has started before had begun the run."""
+        return self._of_all_starts().check(["selfatt: begun"])
+
+    def _of_all_starts(self):
+        return getattr(self.store, "underlying_store", self.store)
+
+    def explain(self, error):
+        """Return what a process is to end with: `Quiet` if another has told why."""
+        if isinstance(error, RuntimeError) and any(word in str(error) for word in LOST):
+            error = RuntimeError(
+                "another process of this run has ended. What was saved before is kept: "
+                "start all again with resume=True, with as many processes as you like."
+            )
+        try:
+            told = self.store.add("told", 1) > 1
+        except RuntimeError:  # the store has gone with its machine
+            told = False
+        return Quiet(str(error)) if told else error
+
+
+class SharedRun:
+    """A `RunDirectory` that the first process reads and writes, for all."""
+
+    def __init__(self, config, peers):
+        self.config, self.peers = config, peers
+        self.directory = RunDirectory(config) if peers.rank == 0 else None
+
+    def begin(self, corpus):
+        """Make the folder ready, once all processes have the same reviews."""
+        first, *others = self.peers.from_all(corpus.fingerprint())
+        if other := [n for n, each in enumerate(others, 1) if each != first]:
+            raise ValueError(
+                f"of {self.peers.count} processes, {', '.join(map(str, other))} read "
+                "other reviews than 0. Give all the same files, or copies of them, and "
+                "the same packages."
+            )
+        if self.directory:
+            self.directory.begin(corpus)
+            self.peers.note_begun()
+
+    def restore(self):
+        return self.peers.from_first(lambda: self.directory.restore())
+
+    def best_weights(self):
+        return self.peers.from_first(lambda: self.directory.best_weights())
+
+    def save_epoch(self, *content):
+        if self.directory:
+            self.directory.save_epoch(*content)
+
+    def save_checkpoint(self, checkpoint):
+        if self.directory:
+            self.directory.save_checkpoint(checkpoint)
+
+    def together(self, signals):
+        """Return the signals that came to this process, or that one came to another."""
+        came = self.peers.any(signals)  # all ask, after the same batch
+        return signals or ["a signal to another process"] * came
