@@ -25,7 +25,7 @@ NEEDING = {
         tests/test_gluonnlp.py""",
     "torch": """
         book/pytorch.ipynb selfatt_lib/pytorch.py selfatt_lib/engines/pytorch.py
-        tests/test_pytorch.py""",
+        selfatt_lib/torchrun.py tests/test_pytorch.py tests/test_torchrun.py""",
 }
 LEFT_OUT = {
     name: paths for name, paths in NEEDING.items() if not PathFinder.find_spec(name)

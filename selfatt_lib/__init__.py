@@ -16,6 +16,7 @@ The way through it, in the order of the chapters:
 `training`        data made ready, and the loop over an engine
 `engines`         what computes the steps: ``mxnet``, ``pytorch``
 `sweep`           many runs with other parameters, each in a folder
+`torchrun`        one run that several processes share
 `results`         scores, baselines, what a run leaves of them
 `prediction`      a trained run: texts in; labels, attention and embeddings out
 `visualization`   heat maps, shaded texts, curves

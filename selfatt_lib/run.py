@@ -214,8 +214,6 @@ class RunDirectory:
         if self._lock:
             self._lock.release(force=True)
 
-    # What lies there
-
     def _is_run(self):
         return (self.path / "config.json").is_file()
 

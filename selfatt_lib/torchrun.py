@@ -117,13 +117,16 @@ class Peers:
         try:
             # a store of names and values, which torchrun keeps for all processes
             coming = distributed.rendezvous("env://", timeout=wait)
-            self.store, self.rank, self.count = next(coming)
+            self.all_starts, self.rank, self.count = next(coming)
         except distributed.DistError as error:
             raise RuntimeError(
                 f"not all {os.environ['WORLD_SIZE']} processes came within {patience} "
                 f"seconds. PyTorch says: {error} Were all started, and can they reach "
                 f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}?"
             ) from error
+        # not what processes left there that failed, whom torchrun started before
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self.store = distributed.PrefixStore(f"start {start}", self.all_starts)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.device_count() else "gloo"
         distributed.init_process_group(
             backend, store=self.store, rank=self.rank, world_size=self.count
@@ -162,14 +165,11 @@ class Peers:
 
     def note_begun(self):
         """Note, for processes that torchrun starts anew, that the run has begun."""
-        self._of_all_starts().set("selfatt: begun", "")
+        self.all_starts.set("begun", "")
 
     def had_begun(self):
         """Tell whether processes that torchrun has started before had begun the run."""
-        return self._of_all_starts().check(["selfatt: begun"])
-
-    def _of_all_starts(self):
-        return getattr(self.store, "underlying_store", self.store)
+        return self.all_starts.check(["begun"])
 
     def explain(self, error):
         """Return what a process is to end with: `Quiet` if another has told why."""

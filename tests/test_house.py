@@ -19,7 +19,7 @@ FLOORS = [
     {"encoders", "results"},
     {"engines"},
     {"training", "prediction"},
-    {"sweep"},
+    {"sweep", "torchrun"},
     {"evidence"},
     {"commands"},
     {"cli"},
@@ -33,12 +33,12 @@ KNOWING = [
         {"mxnet", "gluonnlp", "mx", "nlp"},
         r"machinery\..*|model|penalty|encoders|engines\.mxnet|evidence\.measures",
     ),
-    ({"torch"}, r"machinery\.doctor|pytorch|engines\.pytorch"),
+    ({"torch"}, r"machinery\.doctor|pytorch|torchrun|engines\.pytorch"),
 ]
 # What may bring one: those that compute with MXNet stand on `machinery.runtime`
 COMPUTING = (
-    r"(model|penalty|encoders|pytorch|engines\..*|evidence\.(experiments|measures)|"
-    r"machinery\.(compat|runtime|lstm))"
+    r"(model|penalty|encoders|pytorch|torchrun|engines\..*|"
+    r"evidence\.(experiments|measures)|machinery\.(compat|runtime|lstm))"
 )
 
 
