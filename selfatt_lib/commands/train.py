@@ -32,7 +32,8 @@ def train(parameters, run, pairs, texts, files):
     """Run book/training.ipynb through papermill, with other parameters.
 
     All parameters stand under "Parameters" in that notebook. Of values for one, -p
-    counts before -y, -y before -f, and -f before --parameters.
+    counts before -y, -y before -f, and -f before --parameters. Started by torchrun,
+    several processes share the run, without the notebook.
     """
     shared, first = is_shared()
     with one_sentence() if first else quietly():
