@@ -9,12 +9,13 @@ from torch import distributed
 
 from selfatt_lib import engines
 from selfatt_lib.results import baselines, write_metrics
-from selfatt_lib.run import RunDirectory
+from selfatt_lib.run import RunDirectory, fingerprint
 from selfatt_lib.training import build_engine, evaluate, prepare, train
 
 PATIENCE = 120  # seconds to wait for the other processes to come
+OWN = {"device", "run_dir", "resume", "tfidf"}  # what need not be the same for all
 A_DAY = timedelta(days=1)  # until the first of a machine has prepared its reviews
-LOST = "Connection", "peer", "gloo", "NCCL"  # in what PyTorch says of another's end
+LOST = "/gloo/", "pair closure", "NCCL error"  # in what PyTorch says of another's end
 
 
 def fit_together(config):
@@ -28,7 +29,7 @@ def fit_together(config):
     Parameters
     ----------
     config : TrainingConfig
-        `device` is "cpu", or "gpu" for one each.
+        `device` is "cpu", or "gpu" for one each; "auto" takes GPUs if there are any.
 
     Returns
     -------
@@ -42,13 +43,18 @@ def fit_together(config):
     RuntimeError
         Not all processes came, or one has ended.
     Quiet
-        The same, and another process has told.
+        Any of these, and another process has told.
+    KeyboardInterrupt
+        As in `train`; all stop after the same batch.
     """
     peers = Peers()
     try:
         return _fit(own_config(config), peers)
     except Exception as error:
-        raise peers.explain(error) from error
+        told = peers.explain(error)
+        if told is error:
+            raise
+        raise told from None
 
 
 def _fit(config, peers):
@@ -57,6 +63,7 @@ def _fit(config, peers):
     run = SharedRun(config, peers)
     chosen = engines.choose(config.engine, config.device, config.precision)
     corpus = peers.first_of_machine(lambda: prepare(config))
+    peers.compare(config, corpus, chosen)
     engine = build_engine(config, corpus, chosen)
     run.begin(corpus)
     history = train(run, engine, corpus.train_batches, corpus.valid_batches)
@@ -82,6 +89,7 @@ def own_config(config):
             f"{count} processes share a run with PyTorch only: leave engine at 'auto' "
             "and encoder at 'attention'"
         )
+    device = device.replace("cuda", "gpu")
     if device not in ("auto", "cpu", "gpu"):
         raise ValueError(
             f"device={device!r}, but each of {count} processes takes one of its own: "
@@ -119,17 +127,30 @@ class Peers:
             coming = distributed.rendezvous("env://", timeout=wait)
             self.all_starts, self.rank, self.count = next(coming)
         except distributed.DistError as error:
-            raise RuntimeError(
-                f"not all {os.environ['WORLD_SIZE']} processes came within {patience} "
-                f"seconds. PyTorch says: {error} Were all started, and can they reach "
-                f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}?"
-            ) from error
+            raise RuntimeError(self.missing(patience, str(error))) from error
         # not what processes left there that failed, whom torchrun started before
         start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self.store = distributed.PrefixStore(f"start {start}", self.all_starts)
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.device_count() else "gloo"
+        self.store.set(f"came {self.rank}", "")
+        for number in range(self.count):
+            try:
+                self.store.wait([f"came {number}"], wait)
+            except distributed.DistError as error:
+                said = f"Process {number} did not."
+                raise RuntimeError(self.missing(patience, said)) from error
+        backend = "gloo"
+        if torch.cuda.device_count() and distributed.is_nccl_available():
+            backend = "cpu:gloo,cuda:nccl"
         distributed.init_process_group(
             backend, store=self.store, rank=self.rank, world_size=self.count
+        )
+
+    def missing(self, patience, said):
+        """Return what to tell when not all processes came."""
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        return (
+            f"not all {os.environ['WORLD_SIZE']} processes came to {address} within "
+            f"{patience} seconds. {said} Were all started, and is the port free?"
         )
 
     def first_of_machine(self, make):
@@ -157,7 +178,30 @@ class Peers:
         distributed.all_gather_object(found, own)
         return found
 
-    def any(self, own):
+    def compare(self, config, corpus, chosen):
+        """Raise ValueError unless all processes are about to train the same."""
+        own = {
+            "parameters": config.model_dump(exclude=OWN),
+            "reviews": corpus.fingerprint(),
+            "words": corpus.vocab.idx_to_token,
+            "vectors": corpus.vectors.tobytes(),
+            "kind of device": chosen.devices[0].partition(":")[0],
+            "library": chosen.library,
+        }
+        own = {
+            name: fingerprint(each if name == "vectors" else repr(each).encode())
+            for name, each in own.items()
+        }
+        found = self.from_all(own)
+        for number, other in enumerate(found):
+            if differ := [name for name in own if other[name] != found[0][name]]:
+                raise ValueError(
+                    f"process {number} of {self.count} has other {', '.join(differ)} "
+                    "than process 0. Give all the same files, or copies of them, the "
+                    "same parameters and the same packages."
+                )
+
+    def any_of(self, own):
         """Tell whether any process has what is true; all have to ask."""
         number = torch.tensor([int(bool(own))])
         distributed.all_reduce(number)
@@ -173,7 +217,9 @@ class Peers:
 
     def explain(self, error):
         """Return what a process is to end with: `Quiet` if another has told why."""
-        if isinstance(error, RuntimeError) and any(word in str(error) for word in LOST):
+        if isinstance(error, distributed.DistError) or any(
+            word in str(error) for word in LOST
+        ):
             error = RuntimeError(
                 "another process of this run has ended. What was saved before is kept: "
                 "start all again with resume=True, with as many processes as you like."
@@ -181,7 +227,7 @@ class Peers:
         try:
             told = self.store.add("told", 1) > 1
         except RuntimeError:  # the store has gone with its machine
-            told = False
+            told = os.environ.get("LOCAL_RANK", "0") != "0"
         return Quiet(str(error)) if told else error
 
 
@@ -193,33 +239,31 @@ class SharedRun:
         self.directory = RunDirectory(config) if peers.rank == 0 else None
 
     def begin(self, corpus):
-        """Make the folder ready, once all processes have the same reviews."""
-        first, *others = self.peers.from_all(corpus.fingerprint())
-        if other := [n for n, each in enumerate(others, 1) if each != first]:
-            raise ValueError(
-                f"of {self.peers.count} processes, {', '.join(map(str, other))} read "
-                "other reviews than 0. Give all the same files, or copies of them, and "
-                "the same packages."
-            )
+        """Make the folder ready."""
         if self.directory:
             self.directory.begin(corpus)
             self.peers.note_begun()
 
     def restore(self):
+        """Return what `RunDirectory.restore` returns in the first process."""
         return self.peers.from_first(lambda: self.directory.restore())
 
     def best_weights(self):
+        """Return the weights of the best epoch: dict of ndarray."""
         return self.peers.from_first(lambda: self.directory.best_weights())
 
     def save_epoch(self, *content):
+        """Keep an epoch."""
         if self.directory:
             self.directory.save_epoch(*content)
 
     def save_checkpoint(self, checkpoint):
+        """Keep all that training goes on from."""
         if self.directory:
             self.directory.save_checkpoint(checkpoint)
 
     def together(self, signals):
         """Return the signals that came to this process, or that one came to another."""
-        came = self.peers.any(signals)  # all ask, after the same batch
-        return signals or ["a signal to another process"] * came
+        if not self.peers.any_of(signals):  # all ask, after the same batch
+            return []
+        return list(signals) or ["a signal to another process"]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,8 +36,8 @@ def train(parameters, run, pairs, texts, files):
     counts before -y, -y before -f, and -f before --parameters. Started by torchrun,
     several processes share the run, without the notebook.
     """
-    shared, first = is_shared()
-    with one_sentence() if first else quietly():
+    shared, first, speaks = is_shared()
+    with one_sentence() if speaks else quietly():
         if not NOTEBOOK.is_file():
             raise FileNotFoundError(
                 f"there is no {NOTEBOOK}: training runs a notebook of the repository. "
@@ -86,22 +87,31 @@ def train(parameters, run, pairs, texts, files):
 
 
 def is_shared():
-    """Tell whether several processes share the run, and whether this is the first."""
-    started = {name: os.environ.get(name, "0") for name in ("WORLD_SIZE", "RANK")}
-    return int(started["WORLD_SIZE"]) > 1, started["RANK"] == "0"
+    """Tell whether torchrun started this process, with what it told it.
+
+    And whether it is the first of all, and the first of its machine, which says what is
+    wrong with the parameters.
+    """
+    names = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
+    count, rank, local = (os.environ.get(name) or "0" for name in names)
+    shared = "TORCHELASTIC_RUN_ID" in os.environ or count not in ("0", "1")
+    return shared, rank == "0", local == "0" or not shared
 
 
 @contextmanager
 def quietly():
-    """End without a word at what another process meets, too, and tells."""
+    """End without a word at what another process of the machine meets, and tells."""
     try:
-        yield
-    except Exception:
+        with one_sentence():
+            yield
+    except click.ClickException:
         sys.exit(1)
 
 
 def share(config, first):
     """Train together with the other processes of torchrun, without the notebook."""
+    if not first:
+        warnings.simplefilter("ignore")  # the first says the same
     from selfatt_lib.machinery.places import locate
     from selfatt_lib.torchrun import Quiet, fit_together
 

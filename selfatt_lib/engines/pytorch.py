@@ -143,10 +143,10 @@ class Engine:
         self.devices = list(devices or choose_devices(config.device))
         self.steps, self.rank, self.processes = 0, 0, 1
         if shared := distributed.is_available() and distributed.is_initialized():
-            self.rank, self.processes = (
-                distributed.get_rank(),
-                distributed.get_world_size(),
-            )
+            self.rank = distributed.get_rank()
+            self.processes = distributed.get_world_size()
+            if self.devices[0].startswith("gpu"):
+                torch.cuda.set_device(native(self.devices[0]))
         settings = config.model_settings(*vectors.shape, num_classes)
         with self.computing():
             self.seed(config.seed)

@@ -22,7 +22,7 @@ def _notebook_is_open():
     )
 
 
-if os.environ.get("RANK", "0") != "0":
+if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0":
     os.environ["TQDM_DISABLE"] = "1"  # of torchrun's processes, the first has the bars
 if _notebook_is_open():
     from tqdm.auto import tqdm

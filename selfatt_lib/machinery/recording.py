@@ -168,12 +168,13 @@ class Recorder:
             accuracy = (labels == predictions).mean()
             shown = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}"}
             self.bar.set_postfix(shown, refresh=False)
-        self.asked = self.run.together(self.signals)
-        if self.asked or time.perf_counter() - self.saved > SECONDS_PER_SAVING:
+        asked = self.run.together(self.signals)
+        if asked or time.perf_counter() - self.saved > SECONDS_PER_SAVING:
             self.require_finite(tally.read()[0])
             self.run.save_checkpoint(self.checkpoint() | tally.progress())
             self.saved = time.perf_counter()
-        self.stop_if_asked(f"batch {self.number} of {self.steps} in epoch {self.epoch}")
+        done = f"batch {self.number} of {self.steps} in epoch {self.epoch}"
+        self.stop_if(asked, done)
 
     def read(self):
         """Wait for the epoch's batches; return mean loss, labels and predictions."""
@@ -192,8 +193,7 @@ class Recorder:
             )
         weights = self.engine.weights() if is_best else None
         self.run.save_epoch(self.history, self.checkpoint(), weights)
-        self.asked = self.run.together(self.signals)
-        self.stop_if_asked(f"epoch {self.epoch}")
+        self.stop_if(self.run.together(self.signals), f"epoch {self.epoch}")
 
     def checkpoint(self):
         """Return what training goes on from after a whole epoch: dict of ndarray."""
@@ -208,11 +208,11 @@ class Recorder:
                 "is kept. Begin anew with a lower learning_rate, or set clip_norm."
             )
 
-    def stop_if_asked(self, after):
-        """Raise KeyboardInterrupt if a signal came; the run is saved by then."""
-        if self.asked:
+    def stop_if(self, asked, after):
+        """Raise KeyboardInterrupt if signals came; the run is saved by then."""
+        if asked:
             raise KeyboardInterrupt(
-                f"{self.asked[0]} came. Stopped and saved after {after}. To go on, "
+                f"{asked[0]} came. Stopped and saved after {after}. To go on, "
                 "run the same with resume=True."
             )
 
