@@ -145,8 +145,8 @@ def test_torchrun_itself_goes_on(folder):
     said, _ = process.communicate(timeout=WAIT)
     assert process.returncode == 0, said
     assert len(history_of(folder / "again")) == 40
-    assert said.count("epoch 1 of 40:   0%") == 1  # it was not begun anew
-    assert not (folder / "again.1").exists()
+    assert "exitcode: -9" in said
+    assert not (folder / "again.1").exists()  # it was not begun anew
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -211,6 +211,6 @@ def test_who_waits_for_others_says_how_many_came(monkeypatch):
     ):
         monkeypatch.setenv(name, value)
     with pytest.raises(
-        RuntimeError, match=r"not all 3 processes came within 1 sec.* 1/3"
+        RuntimeError, match=r"not all 3 processes came to .* 1/3 clients"
     ):
         Peers(patience=1)
