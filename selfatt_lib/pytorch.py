@@ -9,7 +9,7 @@ import re
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from selfatt_lib.config import PenaltyForm, check_pooling
 
@@ -42,19 +42,27 @@ class BiLSTM(nn.Module):
         return (self.packed if inputs.is_cuda else self.reversed)(inputs, valid_length)
 
     def packed(self, inputs, valid_length):
-        """Read the words of all reviews, and no padding."""
-        words = pack_padded_sequence(
-            inputs, valid_length, batch_first=True, enforce_sorted=False
-        )
-        states, _ = self.lstm(words)
-        T = inputs.shape[1]
-        return pad_packed_sequence(states, batch_first=True, total_length=T)[0]
+        """Read the words of all reviews, and no padding: all first words, all second.
+
+        PyTorch's `pack_padded_sequence` and its inverse do the same with more copies,
+        and wait for the GPU to give lengths back.
+        """
+        B, T, _ = inputs.shape
+        n, order = valid_length.long().sort(descending=True)  # longest first, as cuDNN
+        word = torch.arange(int(n[0]))[:, None]  # (n_max, 1)
+        place = (order * T + word)[word < n]  # of each in the B * T of the batch
+        place = to_device(place, inputs.device)
+        words = inputs.flatten(0, 1).index_select(0, place)  # (words, input_size)
+        states = self.lstm(PackedSequence(words, (word < n).sum(dim=1)))[0].data
+        padded = states.new_zeros(B * T, states.shape[1])
+        return padded.index_copy(0, place, states).view(B, T, -1)
 
     def reversed(self, inputs, valid_length):
         """Read all reviews from the left, and once more each from its own end."""
         place = torch.arange(inputs.shape[1])
         n = valid_length[:, None]  # (B, 1)
-        from_end = torch.where(place < n, n - 1 - place, place).to(inputs.device)
+        from_end = torch.where(place < n, n - 1 - place, place)
+        from_end = to_device(from_end, inputs.device)
         rows = torch.arange(len(inputs), device=inputs.device)[:, None]
         ahead = self.one_way(inputs, "")  # (B, T, u)
         back = self.one_way(inputs[rows, from_end], "_reverse")
@@ -92,7 +100,8 @@ class SelfAttention(nn.Module):
         """From H (B, T, 2u) to M (B, r, 2u) and A (B, r, T)."""
         scores = self.w_s2(torch.tanh(self.w_s1(hidden))).mT  # (B, r, T)
         padding = torch.arange(hidden.shape[1]) >= valid_length[:, None]  # (B, T)
-        scores = scores.masked_fill(padding[:, None].to(hidden.device), -torch.inf)
+        padding = to_device(padding, hidden.device)
+        scores = scores.masked_fill(padding[:, None], -torch.inf)
         attention = torch.softmax(scores, dim=-1)  # (B, r, T)
         return attention @ hidden, attention  # M = AH: (B, r, 2u)
 
@@ -281,9 +290,16 @@ def diversity_penalty(attention, form="squared", valid_length=None):
         return torch.linalg.vector_norm(apart, dim=(1, 2))  # (B,)
     P = (apart**2).sum(dim=(1, 2))  # (B,)
     if form == "mean_squared":
-        n = T if valid_length is None else valid_length.to(P)
+        n = T if valid_length is None else to_device(valid_length, P.device)
         return (P + n - r) / n**2
     return P
+
+
+def to_device(tensor, device):
+    """Copy a tensor of the CPU to a device, without waiting for the device's work."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # from any other memory, CUDA may wait
+    return tensor.to(device, non_blocking=True)
 
 
 def objective(logits, attention, labels, valid_length, class_weights, config):

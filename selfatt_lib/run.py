@@ -23,12 +23,7 @@ import numpy as np
 from filelock import Timeout
 
 from selfatt_lib.config import LabelList, ModelSettings, TrainingConfig
-from selfatt_lib.machinery.files import (
-    read_arrays,
-    read_json,
-    write_arrays,
-    write_text,
-)
+from selfatt_lib.machinery.files import read_arrays, read_json, write_arrays, write_text
 from selfatt_lib.machinery.places import locate, take
 from selfatt_lib.machinery.recording import check_counts
 from selfatt_lib.machinery.settings import Settings
@@ -213,6 +208,8 @@ class RunDirectory:
         """Let other processes have the folder."""
         if self._lock:
             self._lock.release(force=True)
+
+    # What lies there
 
     def _is_run(self):
         return (self.path / "config.json").is_file()

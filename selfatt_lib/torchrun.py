@@ -1,6 +1,7 @@
 """A run that several processes share, which torchrun starts, on one machine or more."""
 
 import os
+import signal
 from dataclasses import replace
 from datetime import timedelta
 
@@ -50,6 +51,11 @@ def fit_together(config):
     peers = Peers()
     try:
         return _fit(own_config(config), peers)
+    except KeyboardInterrupt as stopped:
+        if stopped.args:  # all have stopped after the same batch
+            peers.any_of(False)  # they stay until the first has saved it
+            distributed.destroy_process_group()
+        raise
     except Exception as error:
         told = peers.explain(error)
         if told is error:
@@ -100,8 +106,15 @@ def own_config(config):
             f"batch_size={config.batch_size} has not a review for each of {count} "
             "processes. Start fewer, or give a larger batch_size."
         )
+    gpus = torch.cuda.device_count()
     if device == "auto":
-        device = "gpu" if torch.cuda.device_count() else "cpu"
+        device = "gpu" if gpus else "cpu"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    if device == "gpu" and 0 < gpus < here:
+        raise ValueError(
+            f"{here} processes of this machine want a GPU each, and it has {gpus}. "
+            f"Start {gpus} of them, or compute with device='cpu'."
+        )
     device = device.replace("gpu", f"gpu:{os.environ.get('LOCAL_RANK', '0')}")
     return config.model_copy(update={"engine": "pytorch", "device": device})
 
@@ -156,15 +169,18 @@ class Peers:
     def first_of_machine(self, make):
         """Return what `make` returns, called by one process of a machine, then by all.
 
-        So the first fetches and tokenizes, and the others find that done.
+        So the first fetches and tokenizes, and the others find that done. All wait for
+        all machines, since what they do together next waits half an hour at most.
         """
-        done = f"prepared on {os.environ.get('GROUP_RANK', '0')}"
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            self.store.wait([done], A_DAY)
-            return make()
-        made = make()
-        self.store.set(done, "")
-        return made
+        made = None
+        if first := os.environ.get("LOCAL_RANK", "0") == "0":
+            try:
+                made = make()
+            finally:  # or the others would wait for a process that has failed
+                self.store.set(f"done on {os.environ.get('GROUP_RANK', '0')}", "")
+        machines = range(int(os.environ.get("GROUP_WORLD_SIZE", "1")))
+        self.store.wait([f"done on {number}" for number in machines], A_DAY)
+        return made if first else make()
 
     def from_first(self, make):
         """Return what `make` returns in the first process, in all."""
@@ -217,6 +233,8 @@ class Peers:
 
     def explain(self, error):
         """Return what a process is to end with: `Quiet` if another has told why."""
+        # torchrun ends all when one has ended, and so the one that is about to tell
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if isinstance(error, distributed.DistError) or any(
             word in str(error) for word in LOST
         ):

@@ -1,11 +1,13 @@
 """The model in PyTorch, held against `reference`, and Adam against Gluon's formula."""
 
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from selfatt_lib import reference
 from selfatt_lib.config import PenaltyForm, TrainingConfig
@@ -259,6 +261,43 @@ def test_with_bfloat16_the_loss_is_near_and_the_weights_stay_float32(
     for exact, rounded in zip(*found.values()):
         assert rounded.dtype == np.float32
         assert 0 < np.abs(exact - rounded).max() < 0.05
+
+
+class Copies(TorchDispatchMode):
+    """Takes note of copies between devices, and whether the program waits for them."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        tensors = [x for x in (*args, found) if isinstance(x, torch.Tensor)]
+        if len({x.device for x in tensors if x.dim()}) > 1:
+            self.seen.append((function, (kwargs or {}).get("non_blocking")))
+        return found
+
+
+@pytest.mark.parametrize("form", ["squared", "norm", "mean_squared"])
+def test_a_step_on_a_gpu_waits_for_nothing(batch, monkeypatch, form):
+    """PyTorch's device without memory stands in: whoever reads from it fails."""
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda *x, fused, **more: adam(*x, **more))
+    monkeypatch.setattr(torch, "autocast", lambda *_: nullcontext())
+    monkeypatch.setattr(BiLSTM, "reversed", BiLSTM.packed)
+    monkeypatch.setattr(engine.Engine, "weights", lambda _: {})
+    monkeypatch.setattr(engine.Engine, "load_weights", lambda *_: None)
+    config = TrainingConfig(**SMALL, num_layers=2, penalty_form=form)
+    vectors = np.ones((VOCAB, E), np.float32)
+    ours = engine.Engine(config, vectors, 5, [1.0] * 5, devices=["meta"])
+    with Copies() as copies:
+        handle = ours.step((*batch, np.array([0, 4, 2, 1, 3, 0])))
+        ours.evaluate((*batch, np.array([0, 4, 2, 1, 3, 0])))
+    # tokens, labels, a place for each word and layer, padding, and lengths
+    assert len(copies.seen) == 2 * (5 + (form == "mean_squared"))
+    assert copies.seen == [(torch.ops.aten._to_copy.default, True)] * len(copies.seen)
+    with pytest.raises(NotImplementedError):
+        handle.read()
 
 
 def test_memory_that_does_not_suffice_is_a_memory_error():

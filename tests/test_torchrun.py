@@ -10,11 +10,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from conftest import SMALL, make_reviews
 from selfatt_lib.config import TrainingConfig
-from selfatt_lib.torchrun import Peers
+from selfatt_lib.torchrun import Peers, own_config
 from selfatt_lib.training import fit
 
 pytestmark = pytest.mark.skipif(
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 NO_DROPOUT = {"dropout": 0.0, "embedding_dropout": 0.0, "embedding": None}
-WAIT = 120
+WAIT = 300
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,23 @@ def folder(tmp_path_factory):
     return folder
 
 
-def torchrun(folder, run, processes, *options, **parameters):
+@pytest.fixture
+def torchrun():
+    """Start `selfatt train` in so many processes; they end with the test."""
+    started = []
+
+    def start(*given, **parameters):
+        started.append(start_together(*given, **parameters))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def start_together(folder, run, processes, *options, **parameters):
     """Start `selfatt train` in so many processes: Popen."""
     given = SMALL | NO_DROPOUT | {"dataset": "reviews.csv", "run_dir": run}
     given |= {"embedding_size": 8, "engine": "auto"} | parameters
@@ -44,7 +61,7 @@ def torchrun(folder, run, processes, *options, **parameters):
     for name, value in given.items():
         command += ["-p", name, str(value)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=folder, **pipes)
+    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes)
 
 
 def workers(process):
@@ -77,25 +94,32 @@ def after_epochs(number, folder, run):
     raise TimeoutError
 
 
+def fit_alone(folder, run, **parameters):
+    """The same run by one process: its folder."""
+    given = SMALL | NO_DROPOUT | {"embedding_size": 8, "engine": "pytorch"}
+    given |= {"dataset": str(folder / "reviews.csv"), "run_dir": str(folder / run)}
+    fit(TrainingConfig(**given | parameters))
+    return folder / run
+
+
 @pytest.fixture(scope="module")
 def alone(folder):
-    """The same run by one process."""
-    given = SMALL | NO_DROPOUT | {"embedding_size": 8, "engine": "pytorch"}
-    run = folder / "alone"
-    fit(TrainingConfig(**given, dataset=str(folder / "reviews.csv"), run_dir=str(run)))
-    return run
+    return fit_alone(folder, "alone")
 
 
-def test_three_processes_find_what_one_finds(folder, alone):
+def assert_equal_histories(one, several):
+    assert len(one) == len(several)
+    for a, b in zip(one, several):
+        for name in a.keys() - {"seconds"}:
+            assert a[name] == pytest.approx(b[name], abs=1e-5), name
+
+
+def test_three_processes_find_what_one_finds(folder, alone, torchrun):
     process = torchrun(folder, "three", 3)  # of 16 reviews, 6, 5 and 5
     said, _ = process.communicate(timeout=WAIT)
     assert process.returncode == 0, said
     assert said.count("self-attentive BiLSTM") == 1
-    one, three = history_of(alone), history_of(folder / "three")
-    assert len(one) == len(three) == 3
-    for a, b in zip(one, three):
-        for name in a.keys() - {"seconds"}:
-            assert a[name] == pytest.approx(b[name], abs=1e-5), name
+    assert_equal_histories(history_of(alone), history_of(folder / "three"))
     weights = [
         load_file(run / "model.safetensors") for run in (alone, folder / "three")
     ]
@@ -110,13 +134,30 @@ def test_three_processes_find_what_one_finds(folder, alone):
     assert metrics["device"] == "cpu, cpu, cpu"
 
 
-def test_one_that_is_killed_ends_all_and_others_go_on(folder, alone):
+def test_a_process_may_have_one_review_of_a_batch(folder, torchrun):
+    parameters = {
+        "batch_size": 3,  # three processes; the last batch of a bucket may have one
+        "train_size": 121,
+        "clip_norm": 0.05,
+        "class_weights": "auto",
+        "train_embedding": False,
+        "prune_p": 2,
+        "prune_q": 3,
+    }
+    one = fit_alone(folder, "odd", **parameters)
+    process = torchrun(folder, "odd-three", 3, **parameters)
+    said, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, said
+    assert_equal_histories(history_of(one), history_of(folder / "odd-three"))
+
+
+def test_one_that_is_killed_ends_all_and_others_go_on(folder, torchrun):
     process = torchrun(folder, "killed", 2, epochs=100)
     after_epochs(1, folder, "killed")
     os.kill(workers(process)[1], signal.SIGKILL)
     began = time.monotonic()
     said, _ = process.communicate(timeout=60)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 60  # "within a minute"
     assert process.returncode == 1
     assert said.count("Error: another process of this run has ended. What was") == 1
     assert said.count("Traceback") == 1  # torchrun's own
@@ -124,33 +165,27 @@ def test_one_that_is_killed_ends_all_and_others_go_on(folder, alone):
     epochs = int(saved["epoch"][0])
     assert epochs >= 1
 
-    given = SMALL | NO_DROPOUT | {"embedding_size": 8, "engine": "pytorch"}
-    given |= {"dataset": "reviews.csv", "resume": True, "epochs": epochs + 1}
-    process = torchrun(folder, "killed", 3, **given)
+    process = torchrun(folder, "killed", 3, epochs=epochs + 1, resume=True)
     said, _ = process.communicate(timeout=WAIT)
     assert process.returncode == 0, said
-    process = torchrun(folder, "whole", 2, epochs=epochs + 1)
-    said, _ = process.communicate(timeout=WAIT)
-    assert process.returncode == 0, said
-    pairs = zip(history_of(folder / "killed"), history_of(folder / "whole"))
-    for a, b in pairs:
-        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-5)
+    whole = fit_alone(folder, "whole", epochs=epochs + 1)
+    assert_equal_histories(history_of(whole), history_of(folder / "killed"))
 
 
-def test_torchrun_itself_goes_on(folder):
-    process = torchrun(folder, "again", 2, "--max-restarts=1", epochs=40)
+def test_torchrun_itself_goes_on(folder, torchrun):
+    process = torchrun(folder, "again", 2, "--max-restarts=1", epochs=60)
     after_epochs(1, folder, "again")
     first = workers(process)
     os.kill(first[0], signal.SIGKILL)
     said, _ = process.communicate(timeout=WAIT)
     assert process.returncode == 0, said
-    assert len(history_of(folder / "again")) == 40
+    assert len(history_of(folder / "again")) == 60
     assert "exitcode: -9" in said
     assert not (folder / "again.1").exists()  # it was not begun anew
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_stops_all_after_the_same_batch(folder, name):
+def test_a_signal_stops_all_after_the_same_batch(folder, torchrun, name):
     run = name.lower()
     process = torchrun(folder, run, 2, epochs=1000)
     after_epochs(1, folder, run)
@@ -162,6 +197,12 @@ def test_a_signal_stops_all_after_the_same_batch(folder, name):
     assert "another process of this run has ended" not in said
     checkpoint = load_file(folder / run / "checkpoint.safetensors")
     assert ("batches" in checkpoint) == ("after batch" in said)
+    epochs = int(checkpoint["epoch"][0]) + 1
+    process = torchrun(folder, run, 3, epochs=epochs, resume=True)
+    said, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, said
+    whole = fit_alone(folder, f"{run}-whole", epochs=epochs)
+    assert_equal_histories(history_of(whole), history_of(folder / run))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +215,7 @@ def test_a_signal_stops_all_after_the_same_batch(folder, name):
         ({"dataset": "none.csv"}, "none.csv"),
     ],
 )
-def test_what_cannot_be_shared_is_told_once(folder, parameters, said):
+def test_what_cannot_be_shared_is_told_once(folder, torchrun, parameters, said):
     process = torchrun(folder, "refused", 2, **parameters)
     told, _ = process.communicate(timeout=WAIT)
     assert process.returncode == 1
@@ -197,9 +238,21 @@ def test_processes_with_other_reviews_do_not_train(folder):
     command += ["--nproc-per-node", "2", script]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 1
-    said = "ValueError: process 1 of 2 has other reviews, words, vectors than process 0"
+    said = "ValueError: process 1 of 2 has other parameters, reviews, words, vectors"
     assert said in done.stderr
     assert not (folder / "other").exists()
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch):
+    for name, value in (("WORLD_SIZE", 4), ("LOCAL_WORLD_SIZE", 2), ("LOCAL_RANK", 1)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device in ("auto", "gpu", "cuda"):
+        assert own_config(TrainingConfig(device=device)).device == "gpu:1"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="2 processes of this machine .* it has 1"):
+        own_config(TrainingConfig())
+    assert own_config(TrainingConfig(device="cpu")).device == "cpu"
 
 
 def test_who_waits_for_others_says_how_many_came(monkeypatch):

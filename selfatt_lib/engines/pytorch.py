@@ -21,7 +21,7 @@ from selfatt_lib.engines import (
 from selfatt_lib.machinery import cuda
 from selfatt_lib.machinery.devices import usable
 from selfatt_lib.machinery.openmp import no_fork_here
-from selfatt_lib.pytorch import SelfAttentiveBiLSTM, objective
+from selfatt_lib.pytorch import SelfAttentiveBiLSTM, objective, to_device
 
 NAME, VERSION = "PyTorch", torch.__version__
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -176,8 +176,7 @@ class Engine:
     def objective(self, model, number, tokens, valid_length, labels):
         """Return the loss (b,) and the logits (b, C) that a device finds."""
         device, rounded = native(self.devices[number]), self.config.precision
-        # what the device has to do before, it goes on doing meanwhile
-        tokens, labels = (x.to(device, non_blocking=True) for x in (tokens, labels))
+        tokens, labels = (to_device(x, device) for x in (tokens, labels))
         with torch.autocast(device.type, torch.bfloat16, rounded == "bfloat16"):
             logits, attention = model(tokens, valid_length)
         logits, attention = logits.float(), attention.float()

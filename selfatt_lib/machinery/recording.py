@@ -240,8 +240,9 @@ def signals_noted():
     try:
         yield came
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not (shared and came):  # torchrun ends the others when one has stopped
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @contextmanager
@@ -271,7 +272,10 @@ def advice_on_memory(config, devices, longest, fitted):
                 "device='cpu' (and precision='float32')"
             )
         if devices[0].startswith("gpu"):
-            elsewhere += " or with several, as in device='gpu:0,gpu:1'"
+            several = "several, as in device='gpu:0,gpu:1'"
+            if "TORCHELASTIC_RUN_ID" in os.environ:
+                several = "more processes"
+            elsewhere += f" or with {several}"
         raise MemoryError(
             f"{error} for batch_size={config.batch_size} and reviews of {longest} "
             f"tokens. The epochs before this one are kept. Begin anew with {smaller}"
