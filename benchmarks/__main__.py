@@ -6,7 +6,7 @@ import click
 
 from benchmarks import questions, report
 
-QUESTIONS = ("pipeline", "step", "epoch", "inference", "memory")
+QUESTIONS = ("pipeline", "step", "epoch", "inference", "memory", "processes", "gpu")
 
 
 @click.command()

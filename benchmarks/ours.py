@@ -39,8 +39,8 @@ class Pipeline:
 class TrainingStep:
     """Steps on one batch. The losses are read at the end: `train` reads late too."""
 
-    def __init__(self, engine):
-        self.chosen = engines.choose(engine, "cpu")
+    def __init__(self, engine, device="cpu"):
+        self.chosen = engines.choose(engine, device)
         self.wait = bool  # PyTorch's steps on a CPU are done when they return
         if self.chosen.module.NAME == "MXNet":
             from selfatt_lib.machinery.runtime import mx
@@ -66,19 +66,31 @@ class TrainingStep:
         return [float(handle.read()[0].mean()) for handle in handles]
 
 
-class Epoch:
-    """An epoch of the default setting; but one review is held out instead of 1431."""
+# one epoch, of all reviews but two
+HELD_OUT = {"epochs": 1, "valid_size": 1, "test_size": 1}
 
-    def __init__(self, engine):
-        self.settings = {"epochs": 1, "valid_size": 1, "test_size": 1, "device": "cpu"}
-        self.settings |= {"engine": engine}
+
+class Epoch:
+    """An epoch, of the default setting by default; but one review is held out."""
+
+    def __init__(self, engine, device="cpu", parameters=None):
+        self.settings = (parameters or {}) | HELD_OUT
+        self.settings |= {"engine": engine, "device": device}
         self.corpus = prepare(TrainingConfig(**self.settings))
+
+    def setting(self):
+        """Return the sizes of what an epoch reads, as one batch without padding."""
+        config, corpus = TrainingConfig(**self.settings), self.corpus
+        sizes = *corpus.vectors.shape, len(corpus.labels)
+        lengths = corpus.train_batches.lengths
+        model = config.model_settings(*sizes)
+        return settings.Setting(config, model, len(lengths), float(lengths.mean()))
 
     def seconds(self):
         """Train, and return what `train` reports: the epoch without its saving."""
         corpus = self.corpus
         with tempfile.TemporaryDirectory() as folder:
-            config = TrainingConfig(**self.settings, run_dir=folder)
+            config = TrainingConfig(**self.settings | {"run_dir": folder})
             run, engine = RunDirectory(config), build_engine(config, corpus)
             run.begin(corpus)
             history = train(run, engine, corpus.train_batches, corpus.valid_batches)

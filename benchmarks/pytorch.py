@@ -1,5 +1,6 @@
 """The same model in PyTorch, with the threads that PyTorch chooses."""
 
+import time
 from collections import namedtuple
 
 import numpy as np
@@ -7,10 +8,16 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import (
+    pack_padded_sequence,
+    pad_packed_sequence,
+    pad_sequence,
+)
+from torch.utils.data import DataLoader
 
 from benchmarks import settings
-from benchmarks.ours import texts_and_words, tokenize_all
+from benchmarks.ours import HELD_OUT, prepare, texts_and_words, tokenize_all
+from selfatt_lib.config import TrainingConfig
 
 Prediction = namedtuple("Prediction", "probabilities tokens known attention")
 
@@ -50,6 +57,7 @@ class SelfAttentiveBiLSTM(nn.Module):
         scores = self.w_s2(torch.tanh(self.w_s1(hidden))).transpose(1, 2)  # (B, r, T)
         if lengths is not None:
             padding = torch.arange(tokens.shape[1]) >= lengths[:, None]
+            padding = padding.to(scores.device)
             scores = scores.masked_fill(padding[:, None], -torch.inf)
         attention = torch.softmax(scores, dim=-1)
         embedding = self.dropout((attention @ hidden).flatten(1))  # (B, 2ur)
@@ -60,24 +68,35 @@ class SelfAttentiveBiLSTM(nn.Module):
 class TrainingStep:
     """A usual PyTorch loop on one batch, whose reviews are all as long."""
 
+    def __init__(self, device="cpu"):
+        self.device = torch.device(device.replace("gpu", "cuda"))
+
     def build(self, setting):
         """Begin anew with this setting."""
         self.config = config = setting.config
-        self.model = SelfAttentiveBiLSTM(setting)
+        self.model = SelfAttentiveBiLSTM(setting).to(self.device)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained, config.learning_rate)
         tokens, labels = setting.batch()
         self.tokens, self.labels = torch.from_numpy(tokens), torch.from_numpy(labels)
-        self.class_weights = torch.tensor(config.class_weights or [1.0] * 5)
+        weights = config.class_weights
+        if not isinstance(weights, list):
+            weights = [1.0] * 5
+        self.class_weights = torch.tensor(weights, device=self.device)
 
-    def step(self):
+    def step(self, tokens, labels, lengths=None):
+        tokens, labels = tokens.to(self.device), labels.to(self.device)
         self.optimizer.zero_grad()
-        logits, attention = self.model(self.tokens)
-        loss = cross_entropy(logits, self.labels, self.class_weights, reduction="none")
-        overlap = attention @ attention.mT - torch.eye(attention.shape[1])
+        logits, attention = self.model(tokens, lengths)
+        loss = cross_entropy(logits, labels, self.class_weights, reduction="none")
+        hops = torch.eye(attention.shape[1], device=self.device)
+        overlap = attention @ attention.mT - hops
         penalty = (overlap**2).sum(dim=(1, 2))
         if self.config.penalty_form == "norm":
             penalty = penalty.sqrt()
+        if self.config.penalty_form == "mean_squared":
+            n = tokens.shape[1] if lengths is None else lengths.to(self.device)
+            penalty = (penalty + n - len(hops)) / n**2
         loss = (loss + self.config.penalty_coefficient * penalty).mean()
         loss.backward()
         clip_grad_norm_(self.trained, self.config.clip_norm)
@@ -86,7 +105,57 @@ class TrainingStep:
 
     def run(self, steps):
         """Return the mean loss before each step: list of float."""
-        return [self.step().item() for _ in range(steps)]
+        return [self.step(self.tokens, self.labels).item() for _ in range(steps)]
+
+
+class Epoch:
+    """An epoch of reviews of all lengths, in random batches, as one would write it."""
+
+    def __init__(self, device, parameters=None):
+        config = TrainingConfig(**(parameters or {}) | HELD_OUT)
+        corpus = prepare(config)
+        batches = corpus.train_batches
+        self.reviews = [
+            (torch.from_numpy(batches.numbers[batches.tokenized[i]]).long(), label)
+            for i, label in enumerate(batches.labels.tolist())
+        ]
+        sizes = *corpus.vectors.shape, len(corpus.labels)
+        setting = settings.Setting(config, config.model_settings(*sizes), 1, 1)
+        self.loop = TrainingStep(device)
+        self.loop.build(setting)
+
+    @staticmethod
+    def collate(reviews):
+        """Return tokens (B, T), labels (B,) and lengths (B,), longest first."""
+        reviews = sorted(reviews, key=lambda review: -len(review[0]))
+        tokens, labels = zip(*reviews)
+        lengths = torch.tensor([len(each) for each in tokens])
+        return pad_sequence(tokens, batch_first=True), torch.tensor(labels), lengths
+
+    def seconds(self):
+        """Train, and return what it took."""
+        started, losses = time.perf_counter(), []
+        size = self.loop.config.batch_size
+        loader = DataLoader(self.reviews, size, shuffle=True, collate_fn=self.collate)
+        for batch in loader:
+            losses.append(self.loop.step(*batch).item())
+        assert np.isfinite(losses).all()
+        return time.perf_counter() - started
+
+
+class MatrixProduct:
+    """What costs a step most, at the best rate that a GPU reaches, with TF32."""
+
+    def __init__(self, device, size):
+        torch.backends.cuda.matmul.allow_tf32 = True
+        self.device = torch.device(device.replace("gpu", "cuda"))
+        self.a, self.b = torch.rand(2, size, size, device=self.device)
+
+    def run(self, products):
+        """Compute so many, and wait for the last."""
+        for _ in range(products):
+            product = self.a @ self.b
+        return product[0, 0].item()
 
 
 class Inference(settings.Predicting):

@@ -4,6 +4,10 @@ Each function answers one and returns rows of `report`. With ``quick`` it does s
 seconds, from too few runs to rely on.
 """
 
+import json
+import os
+import subprocess
+import sys
 import tempfile
 from contextlib import ExitStack
 from functools import partial
@@ -209,3 +213,108 @@ def memory(quick=False):
             _, seconds = run_afresh("benchmarks.ours:Sample", path, count)
             rows.append(row("memory", f"{name}, {count:,} of them", "s", seconds))
     return rows
+
+
+def gpu(quick=False):
+    """An epoch on a GPU: seconds, reviews a second, how near its limit.
+
+    Ours is `train`, with PyTorch; the peer is the same model in a plain PyTorch loop
+    (`DataLoader`, random batches, packed sequences, the loss read at every step). The
+    reviews of the tutorial's setting and the paper's have the lengths of the tutorial's
+    198,000; those of `quick` are its own. First, ten steps without dropout must have
+    the same losses. The limit is what PyTorch reaches at a product of large matrices
+    with TF32; what counts are the products for words, and none for padding.
+    """
+    try:
+        engines.choose("pytorch", "gpu")
+    except (ImportError, RuntimeError) as error:
+        print(f"gpu: skipped. {error}")
+        return []
+    return on_device("gpu", (8192, 50), *((5_000, 1) if quick else (198_000, 3)))
+
+
+def on_device(device, product, count, repetitions):
+    """Return the rows of `gpu`; `product` says how large a product is, how often."""
+    rows = []
+    with ExitStack() as stack:
+        sides = {
+            "ours": Side("benchmarks.ours:TrainingStep", "pytorch", device),
+            "PyTorch": Side("benchmarks.pytorch:TrainingStep", device),
+        }
+        for side in sides.values():
+            stack.enter_context(side)
+        path = str(Path(stack.enter_context(tempfile.TemporaryDirectory()), "r.jsonl"))
+        with Side("benchmarks.reviews:Reviews") as reviews:
+            reviews.call("write", path, count)
+        size, times = product
+        limit = Side("benchmarks.pytorch:MatrixProduct", device, size)
+        stack.enter_context(limit)
+        for name in ("tutorial", "quick", "paper"):
+            given = {} if name == "quick" else settings.made_up(name, path)
+            for side in sides.values():
+                side.call("build", getattr(settings, name)().small())
+            losses = {key: side.call("run", 10) for key, side in sides.items()}
+            check(f"losses, {name}", losses, relative=SAME_LOSS)
+            with (
+                Side("benchmarks.ours:Epoch", "pytorch", device, given) as ours,
+                Side("benchmarks.pytorch:Epoch", device, given) as plain,
+            ):
+                works = {
+                    "ours": partial(ours.call, "seconds"),
+                    "PyTorch": partial(plain.call, "seconds"),
+                    "product": partial(limit.time, "run", times),
+                }
+                runs = interleave(works, repetitions, f"{device}, {name}")
+                setting = ours.call("setting")
+            products = runs.pop("product")
+            name = f"epoch of {setting.reviews:,} reviews on {device}, {name}"
+            rows += compare("gpu", name, "s", runs)
+            rows += compare("gpu", name, "reviews/s", runs, setting.reviews)
+            peak = times * 2 * size**3 / products.median
+            share = 100 * setting.operations() / runs["ours"].median / peak
+            name += f": of {peak / 1e12:.3g} TFLOP/s"
+            rows.append(row("gpu", name, "%", share, spread=runs["ours"].spread))
+    return rows
+
+
+def processes(quick=False):
+    """An epoch that processes with a thread each share, by torchrun. No peer.
+
+    The efficiency is how many times faster so many are than one, of so many.
+    """
+    if "pytorch" not in INSTALLED:
+        print("processes: skipped, since PyTorch is not installed")
+        return []
+    rows = []
+    large = {"hidden_size": 300, "num_layers": 2, "train_size": 200 if quick else 1500}
+    numbers = [n for n in (1, 2, 4, 8, 16) if n <= os.cpu_count()]
+    for name, given in (("quick", {}), ("two layers of 300 units", large)):
+        works = {n: partial(shared_epoch, n, given) for n in numbers}
+        label = f"processes, {name}"
+        runs = interleave(works, 1 if quick else 5, label, warm_up=0)
+        for n, times in runs.items():
+            each = f"epoch, {name}, {n} process{'es' * (n > 1)}"
+            rows += compare("processes", each, "s", {"ours": times})
+            if n > 1:
+                share = 100 * runs[1].median / times.median / n
+                each, spread = f"{each}: efficiency", max(runs[1].spread, times.spread)
+                rows.append(row("processes", each, "%", share, spread=spread))
+    return rows
+
+
+def shared_epoch(number, given):
+    """Return the seconds of an epoch that so many processes share."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder, "run")
+        given = given | {"epochs": 2, "valid_size": 1, "test_size": 1, "tfidf": False}
+        given |= {"device": "cpu", "run_dir": run}
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(number), "-m", "selfatt_lib", "train"]
+        for name, value in given.items():
+            command += ["-p", name, str(value)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{number} processes: {done.stderr}")
+        *_, last = (run / "metrics.jsonl").read_text().splitlines()
+    return json.loads(last)["seconds"]

@@ -82,9 +82,27 @@ def quick(words=10_002):
     return Setting(config, config.model_settings(words, 50), reviews=114, tokens=28)
 
 
+def paper():
+    """The paper's setting for Yelp, and its longest batch."""
+    config = _config("paper")
+    return Setting(config, config.model_settings(10_002, 100), reviews=32, tokens=100)
+
+
 def _config(name, **changes):
+    return TrainingConfig(**read_parameters(name) | changes, device="cpu")
+
+
+def read_parameters(name):
+    """Return the parameters of one of the book's files: dict."""
     text = (PARAMETERS / f"{name}.yaml").read_text(encoding="utf-8")
-    return TrainingConfig(**yaml.safe_load(text) | changes, device="cpu")
+    return yaml.safe_load(text)
+
+
+def made_up(name, path):
+    """Return those parameters for a file of made-up reviews and random vectors."""
+    given = read_parameters(name) | {"dataset": path, "train_size": None}
+    size = int(given["embedding"].split(".")[-1].removesuffix("d"))
+    return given | {"embedding": None, "embedding_size": size}
 
 
 def read_reviews(path, count):

@@ -1,6 +1,7 @@
 """What the benchmarks rest on: the peers do the same work, and the table says so."""
 
 import json
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -22,6 +23,36 @@ def test_the_peers_loss_falls_as_ours_does(setting):
         losses.append(side.run(5))
     np.testing.assert_allclose(*losses, rtol=questions.SAME_LOSS)
     assert losses[0][-1] < losses[0][0]
+
+
+@pytest.mark.skipif(ENGINE.NAME != "PyTorch", reason="the peer is PyTorch's")
+@pytest.mark.parametrize("name", ["tutorial", "quick", "paper"])
+def test_a_plain_epoch_does_the_steps_of_ours(name, tmp_path):
+    """Both read a file of made-up reviews; then the same padded batch, as one wrote."""
+    path = tmp_path / "reviews.jsonl"
+    words, rng = ["good", "bad", "a", "the", "film"], np.random.default_rng(0)
+    texts = [" ".join(rng.choice(words, n)) for n in rng.integers(1, 9, 40)]
+    reviews = [{"text": text, "stars": i % 5} for i, text in enumerate(texts)]
+    path.write_text("\n".join(map(json.dumps, reviews)))
+    given = settings.made_up(name, str(path)) | {"batch_size": 7, "dropout": 0.0}
+    given |= {"hidden_size": 6, "attention_units": 5, "classifier_units": 8}
+    given |= {"embedding_dropout": 0.0, "class_weights": None, "epochs": 1}
+    own, plain = ours.Epoch("auto", "cpu", given), peer.Epoch("cpu", given)
+    assert own.seconds() > 0
+    assert plain.seconds() > 0
+    setting = own.setting()
+    assert setting.reviews == 38
+    assert setting.tokens == np.mean([len(review) for review, _ in plain.reviews])
+
+    tokens, labels, lengths = plain.collate(plain.reviews[:7])
+    assert lengths.tolist() == sorted(lengths.tolist(), reverse=True)
+    step = ours.TrainingStep("auto")
+    for side in (step, plain.loop):
+        side.build(replace(setting, reviews=2, tokens=3))
+    batch = [x.numpy().astype(np.int32) for x in (tokens, lengths, labels)]
+    losses = [step.engine.step(batch).read()[0].mean() for _ in range(3)]
+    theirs = [plain.loop.step(tokens, labels, lengths).item() for _ in range(3)]
+    np.testing.assert_allclose(losses, theirs, rtol=1e-5)
 
 
 def test_a_peer_that_does_other_work_is_refused():

@@ -250,7 +250,7 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch):
     for device in ("auto", "gpu", "cuda"):
         assert own_config(TrainingConfig(device=device)).device == "gpu:1"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match="2 processes of this machine .* it has 1"):
+    with pytest.raises(ValueError, match=r"2 processes of this machine .* it has 1"):
         own_config(TrainingConfig())
     assert own_config(TrainingConfig(device="cpu")).device == "cpu"
 
