@@ -4,11 +4,16 @@ import os
 import signal
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from selfatt_lib import engines
+from selfatt_lib.engines import deal_out, pytorch
+from selfatt_lib.engines.pytorch import native
 from selfatt_lib.results import baselines, write_metrics
 from selfatt_lib.run import RunDirectory, fingerprint
 from selfatt_lib.training import build_engine, evaluate, prepare, train
@@ -70,7 +75,8 @@ def _fit(config, peers):
     chosen = engines.choose(config.engine, config.device, config.precision)
     corpus = peers.first_of_machine(lambda: prepare(config))
     peers.compare(config, corpus, chosen)
-    engine = build_engine(config, corpus, chosen)
+    own = SimpleNamespace(**vars(pytorch) | {"Engine": Engine})
+    engine = build_engine(config, corpus, replace(chosen, module=own))
     run.begin(corpus)
     history = train(run, engine, corpus.train_batches, corpus.valid_batches)
     _, labels, predictions = evaluate(engine, corpus.test_batches)
@@ -247,6 +253,51 @@ class Peers:
         except RuntimeError:  # the store has gone with its machine
             told = os.environ.get("LOCAL_RANK", "0") != "0"
         return Quiet(str(error)) if told else error
+
+
+class Engine(pytorch.Engine):
+    """The engine of one of several processes: a device, and its share of each batch."""
+
+    def __init__(self, config, vectors, num_classes, *more):
+        self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
+        super().__init__(config, vectors, num_classes, *more)
+        self.device, self.num_classes = native(self.devices[0]), num_classes
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        # takes the first process's weights, and the mean of the gradients of all
+        self.models = [DistributedDataParallel(*self.models)]
+
+    def seed(self, seed):
+        """Seed PyTorch's random generators; each process draws its own numbers."""
+        super().seed(seed + self.rank)
+
+    def objectives(self, batch):
+        """Return the weight of the own share in the mean, and what is found of it."""
+        tokens, valid_length, labels = batch
+        whole = tokens, valid_length, labels.astype(np.int64)
+        shares, parts = deal_out(whole, self.count)
+        own = map(torch.from_numpy, parts[self.rank])
+        return [shares[self.rank] * self.count], [self.objective(*own)]
+
+    def step(self, batch):
+        """Do what the engine of one process does, and return the same."""
+        return self.of_all(batch, super().step(batch))
+
+    def evaluate(self, batch):
+        """Do what the engine of one process does, and return the same."""
+        return self.of_all(batch, super().evaluate(batch))
+
+    @torch.no_grad()
+    def of_all(self, batch, handle):
+        """Return the handle of what all processes have found, from that of one."""
+        sizes = [len(part) for part in np.array_split(batch[-1], self.count)]
+        own = torch.zeros(max(sizes), 1 + self.num_classes, device=self.device)
+        for loss, logits in handle.outcomes:  # none, if no review is left for this one
+            own[: len(loss)] = torch.cat([loss[:, None], logits], dim=1)
+        found = [torch.empty_like(own) for _ in sizes]
+        distributed.all_gather(found, own)
+        handle.outcomes = [(x[:b, 0], x[:b, 1:]) for x, b in zip(found, sizes) if b]
+        return handle
 
 
 class SharedRun:

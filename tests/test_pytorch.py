@@ -159,7 +159,7 @@ def test_each_gpu_draws_numbers_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "default_generators", ())
     give = partial(monkeypatch.setattr, torch.cuda, "default_generators", generators)
     monkeypatch.setattr(torch.cuda, "init", give)  # before, there are none
-    engine.Engine.seed(SimpleNamespace(rank=0, devices=["gpu:2", "gpu:0"]), 5)
+    engine.Engine.seed(SimpleNamespace(devices=["gpu:2", "gpu:0"]), 5)
     assert (generators[0].initial_seed(), generators[2].initial_seed()) == (6, 5)
     assert torch.initial_seed() == 5
 

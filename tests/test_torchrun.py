@@ -173,13 +173,13 @@ def test_one_that_is_killed_ends_all_and_others_go_on(folder, torchrun):
 
 
 def test_torchrun_itself_goes_on(folder, torchrun):
-    process = torchrun(folder, "again", 2, "--max-restarts=1", epochs=60)
+    process = torchrun(folder, "again", 2, "--max-restarts=1", epochs=30)
     after_epochs(1, folder, "again")
     first = workers(process)
     os.kill(first[0], signal.SIGKILL)
     said, _ = process.communicate(timeout=WAIT)
     assert process.returncode == 0, said
-    assert len(history_of(folder / "again")) == 60
+    assert len(history_of(folder / "again")) == 30
     assert "exitcode: -9" in said
     assert not (folder / "again.1").exists()  # it was not begun anew
 
@@ -197,6 +197,8 @@ def test_a_signal_stops_all_after_the_same_batch(folder, torchrun, name):
     assert "another process of this run has ended" not in said
     checkpoint = load_file(folder / run / "checkpoint.safetensors")
     assert ("batches" in checkpoint) == ("after batch" in said)
+    if name == "SIGTERM":  # what follows is the same
+        return
     epochs = int(checkpoint["epoch"][0]) + 1
     process = torchrun(folder, run, 3, epochs=epochs, resume=True)
     said, _ = process.communicate(timeout=WAIT)
@@ -209,8 +211,6 @@ def test_a_signal_stops_all_after_the_same_batch(folder, torchrun, name):
     ("parameters", "said"),
     [
         ({"batch_size": 1}, "batch_size=1 has not a review for each of 2 processes"),
-        ({"engine": "mxnet"}, "2 processes share a run with PyTorch only"),
-        ({"device": "gpu:0"}, "each of 2 processes takes one of its own"),
         ({"epoch": 2}, "did you mean 'epochs'"),
         ({"dataset": "none.csv"}, "none.csv"),
     ],
@@ -249,6 +249,10 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for device in ("auto", "gpu", "cuda"):
         assert own_config(TrainingConfig(device=device)).device == "gpu:1"
+    with pytest.raises(ValueError, match="each of 4 processes takes one of its own"):
+        own_config(TrainingConfig(device="gpu:0"))
+    with pytest.raises(ValueError, match="4 processes share a run with PyTorch only"):
+        own_config(TrainingConfig(engine="mxnet"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match=r"2 processes of this machine .* it has 1"):
         own_config(TrainingConfig())

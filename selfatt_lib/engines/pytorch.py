@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import distributed
-from torch.nn.parallel import DistributedDataParallel
 
 from selfatt_lib.engines import (
     MOMENTS,
@@ -141,12 +139,7 @@ class Engine:
     def __init__(self, config, vectors, num_classes, class_weights=None, devices=None):
         self.config = config
         self.devices = list(devices or choose_devices(config.device))
-        self.steps, self.rank, self.processes = 0, 0, 1
-        if shared := distributed.is_available() and distributed.is_initialized():
-            self.rank = distributed.get_rank()
-            self.processes = distributed.get_world_size()
-            if self.devices[0].startswith("gpu"):
-                torch.cuda.set_device(native(self.devices[0]))
+        self.steps = 0
         settings = config.model_settings(*vectors.shape, num_classes)
         with self.computing():
             self.seed(config.seed)
@@ -155,10 +148,6 @@ class Engine:
                 SelfAttentiveBiLSTM(**settings.model_dump()).to(native(device))
                 for device in self.devices
             ]
-            # what computes in training; with other processes, it adds up the gradients
-            self.trainees = self.models
-            if shared:
-                self.trainees = [DistributedDataParallel(self.models[0])]
             self.named = self.models[0].named_weights()
             self.load_weights(self.weights() | {"embedding.weight": vectors})
             self.class_weights = [
@@ -173,55 +162,38 @@ class Engine:
                 fused=self.devices != ["mps"],  # one operation for all weights
             )
 
-    def objective(self, model, number, tokens, valid_length, labels):
+    def objective(self, tokens, valid_length, labels, number=0):
         """Return the loss (b,) and the logits (b, C) that a device finds."""
         device, rounded = native(self.devices[number]), self.config.precision
         tokens, labels = (to_device(x, device) for x in (tokens, labels))
         with torch.autocast(device.type, torch.bfloat16, rounded == "bfloat16"):
-            logits, attention = model(tokens, valid_length)
+            logits, attention = self.models[number](tokens, valid_length)
         logits, attention = logits.float(), attention.float()
         given = labels, valid_length, self.class_weights[number]
         return objective(logits, attention, *given, self.config), logits
 
-    def objectives(self, batch, models):
-        """Deal a batch out; return each part's share and size, and what is found.
-
-        There is a part for each device or, of several processes, for each of them: then
-        only the own part is computed here.
-        """
+    def objectives(self, batch):
+        """Return the devices' shares of a batch, and what each finds."""
         tokens, valid_length, labels = batch
-        whole = tokens, valid_length, labels.astype(np.int64)
-        shares, parts = deal_out(whole, max(len(models), self.processes))
-        own = parts if self.processes == 1 else [parts[self.rank]]
-        return (
-            shares,
-            [len(part[0]) for part in parts],
-            [
-                self.objective(models[number], number, *map(torch.from_numpy, part))
-                for number, part in enumerate(own)
-            ],
-        )
-
-    def handle(self, shares, sizes, outcomes):
-        """Return the handle of what was found, here or in any process."""
-        if self.processes > 1:
-            outcomes = of_all(*outcomes[0], sizes)
-        return Handle(shares, outcomes, as_array)
+        labels = labels.astype(np.int64)
+        shares, parts = deal_out((tokens, valid_length, labels), len(self.devices))
+        return shares, [
+            self.objective(*map(torch.from_numpy, part), number)
+            for number, part in enumerate(parts)
+        ]
 
     def step(self, batch):
         """Move the weights once, down the gradient of a batch's mean loss.
 
         Each device finds the gradient of its part of the batch, weighed by the part's
-        share of the reviews; their sum is the gradient of the whole. Processes take the
-        mean of theirs, hence the factor.
+        share of the reviews; their sum is the gradient of the whole.
         """
         with self.computing():
             for model in self.models:
                 model.train().zero_grad()
-            shares, sizes, outcomes = self.objectives(batch, self.trainees)
-            for share, (loss, _) in zip(shares[self.rank :], outcomes):
-                # the gradient of a device's part
-                (loss.mean() * share * self.processes).backward()
+            shares, outcomes = self.objectives(batch)
+            for share, (loss, _) in zip(shares, outcomes):
+                (loss.mean() * share).backward()  # the gradient of a device's part
             self.sum_gradients()
             if self.config.clip_norm:
                 torch.nn.utils.clip_grad_norm_(
@@ -229,7 +201,7 @@ class Engine:
                 )
             self.move()
             self.copy_weights()
-            return self.handle(shares, sizes, outcomes)
+            return Handle(shares, outcomes, as_array)
 
     def move(self):
         """Let Adam move the weights.
@@ -263,7 +235,7 @@ class Engine:
         with self.computing():
             for model in self.models:
                 model.eval()
-            return self.handle(*self.objectives(batch, self.models))
+            return Handle(*self.objectives(batch), as_array)
 
     @torch.no_grad()
     def replay(self, batch):
@@ -271,15 +243,14 @@ class Engine:
         with self.computing():
             for model in self.models:
                 model.train()
-            self.objectives(batch, self.models)
+            self.objectives(batch)
 
     def computing(self):
         """Return the context in which this engine's devices compute."""
         return computing(self.devices)
 
     def seed(self, seed):
-        """Seed PyTorch's random generators; each GPU, or process, draws its own."""
-        seed += self.rank
+        """Seed PyTorch's random generators; each GPU draws numbers of its own."""
         torch.manual_seed(seed)
         for number, device in enumerate(self.devices):
             if device.startswith("gpu"):
@@ -338,16 +309,6 @@ class Engine:
         ]
         whole = self.optimizer.state_dict() | {"state": dict(enumerate(moments))}
         self.optimizer.load_state_dict(whole)
-
-
-@torch.no_grad()
-def of_all(loss, logits, sizes):
-    """Return what each process has found, loss and logits of so many reviews each."""
-    own = torch.cat([loss[:, None], logits], dim=1)  # (b, 1 + C)
-    own = torch.nn.functional.pad(own, (0, 0, 0, max(sizes) - len(own)))
-    found = [torch.empty_like(own) for _ in sizes]
-    distributed.all_gather(found, own)
-    return [(each[:b, 0], each[:b, 1:]) for each, b in zip(found, sizes)]
 
 
 def as_array(tensor):
