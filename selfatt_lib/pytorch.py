@@ -36,16 +36,19 @@ class BiLSTM(nn.Module):
 
     def forward(self, inputs, valid_length):
         """From (B, T, input_size) and lengths (B,) on the CPU to H (B, T, 2u)."""
-        T = inputs.shape[1]
-        if valid_length.min() == T:  # nothing is padded
-            return self.lstm(inputs)[0]
-        return (self.packed if inputs.is_cuda else self.reversed)(inputs, valid_length)
+        # never in bfloat16: for that, PyTorch gives cuDNN float16, of less range
+        with torch.autocast(inputs.device.type, enabled=False):
+            inputs = inputs.float()
+            if valid_length.min() == inputs.shape[1]:  # nothing is padded
+                return self.lstm(inputs)[0]
+            way = self.packed if inputs.is_cuda else self.reversed
+            return way(inputs, valid_length)
 
     def packed(self, inputs, valid_length):
         """Read the words of all reviews, and no padding: all first words, all second.
 
         PyTorch's `pack_padded_sequence` and its inverse do the same with more copies,
-        and wait for the GPU to give lengths back.
+        and wait for the GPU to give the order of the reviews back.
         """
         B, T, _ = inputs.shape
         n, order = valid_length.long().sort(descending=True)  # longest first, as cuDNN
@@ -290,7 +293,7 @@ def diversity_penalty(attention, form="squared", valid_length=None):
         return torch.linalg.vector_norm(apart, dim=(1, 2))  # (B,)
     P = (apart**2).sum(dim=(1, 2))  # (B,)
     if form == "mean_squared":
-        n = T if valid_length is None else to_device(valid_length, P.device)
+        n = T if valid_length is None else to_device(valid_length, P.device).to(P.dtype)
         return (P + n - r) / n**2
     return P
 

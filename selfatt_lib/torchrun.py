@@ -157,12 +157,11 @@ class Peers:
             except distributed.DistError as error:
                 said = f"Process {number} did not."
                 raise RuntimeError(self.missing(patience, said)) from error
-        backend = "gloo"
-        if torch.cuda.device_count() and distributed.is_nccl_available():
-            backend = "cpu:gloo,cuda:nccl"
+        # for what is not on a GPU; it sees at once when a process has ended
         distributed.init_process_group(
-            backend, store=self.store, rank=self.rank, world_size=self.count
+            "gloo", store=self.store, rank=self.rank, world_size=self.count
         )
+        self.patient = distributed.new_group(backend="gloo", timeout=A_DAY)
 
     def missing(self, patience, said):
         """Return what to tell when not all processes came."""
@@ -175,17 +174,11 @@ class Peers:
     def first_of_machine(self, make):
         """Return what `make` returns, called by one process of a machine, then by all.
 
-        So the first fetches and tokenizes, and the others find that done. All wait for
-        all machines, since what they do together next waits half an hour at most.
+        So the first fetches and tokenizes, and the others find that done.
         """
-        made = None
-        if first := os.environ.get("LOCAL_RANK", "0") == "0":
-            try:
-                made = make()
-            finally:  # or the others would wait for a process that has failed
-                self.store.set(f"done on {os.environ.get('GROUP_RANK', '0')}", "")
-        machines = range(int(os.environ.get("GROUP_WORLD_SIZE", "1")))
-        self.store.wait([f"done on {number}" for number in machines], A_DAY)
+        first = os.environ.get("LOCAL_RANK", "0") == "0"
+        made = make() if first else None
+        distributed.barrier(self.patient)  # until then, or until one has ended
         return made if first else make()
 
     def from_first(self, make):
@@ -262,10 +255,12 @@ class Engine(pytorch.Engine):
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
         super().__init__(config, vectors, num_classes, *more)
         self.device, self.num_classes = native(self.devices[0]), num_classes
+        self.group = None  # of processes that exchange what the devices find
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
+            self.group = distributed.new_group(backend="nccl")
         # takes the first process's weights, and the mean of the gradients of all
-        self.models = [DistributedDataParallel(*self.models)]
+        self.models = [DistributedDataParallel(*self.models, process_group=self.group)]
 
     def seed(self, seed):
         """Seed PyTorch's random generators; each process draws its own numbers."""
@@ -295,7 +290,7 @@ class Engine(pytorch.Engine):
         for loss, logits in handle.outcomes:  # none, if no review is left for this one
             own[: len(loss)] = torch.cat([loss[:, None], logits], dim=1)
         found = [torch.empty_like(own) for _ in sizes]
-        distributed.all_gather(found, own)
+        distributed.all_gather(found, own, group=self.group)
         handle.outcomes = [(x[:b, 0], x[:b, 1:]) for x, b in zip(found, sizes) if b]
         return handle
 

@@ -251,13 +251,16 @@ def test_with_bfloat16_the_loss_is_near_and_the_weights_stay_float32(
 ):
     """On a CPU, and as a GPU reads it; the parameters refuse what only takes longer."""
     monkeypatch.setattr(BiLSTM, "reversed", BiLSTM.packed)
-    labels, found = np.array([0, 4, 2, 1, 3, 0]), {}
+    labels, found, lstm = np.array([0, 4, 2, 1, 3, 0]), {}, set()
     for precision in ("float32", "bfloat16"):
         config = TrainingConfig(**SMALL, precision=precision, dropout=0.0)
         vectors = np.ones((VOCAB, E), np.float32)
         ours = engine.Engine(config, vectors, 5, devices=["cpu"])
+        layer = ours.models[0].layers[0]
+        layer.register_forward_hook(lambda _, __, states: lstm.add(states.dtype))
         found[precision] = ours.step((*batch, labels)).read()
         assert {array.dtype for array in ours.weights().values()} == {np.dtype("f4")}
+    assert lstm == {torch.float32}
     for exact, rounded in zip(*found.values()):
         assert rounded.dtype == np.float32
         assert 0 < np.abs(exact - rounded).max() < 0.05
@@ -283,7 +286,7 @@ def test_a_step_on_a_gpu_waits_for_nothing(batch, monkeypatch, form):
     """PyTorch's device without memory stands in: whoever reads from it fails."""
     adam = torch.optim.Adam
     monkeypatch.setattr(torch.optim, "Adam", lambda *x, fused, **more: adam(*x, **more))
-    monkeypatch.setattr(torch, "autocast", lambda *_: nullcontext())
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     monkeypatch.setattr(BiLSTM, "reversed", BiLSTM.packed)
     monkeypatch.setattr(engine.Engine, "weights", lambda _: {})
     monkeypatch.setattr(engine.Engine, "load_weights", lambda *_: None)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +106,7 @@ def quietly():
         with one_sentence():
             yield
     except click.ClickException:
+        time.sleep(60)  # torchrun ends it when the one that tells has ended
         sys.exit(1)
 
 

@@ -72,9 +72,10 @@ def choose(engine="auto", device="auto", precision="float32"):
         share the work, "gpu:0,gpu:1"; "mps", Apple's, with PyTorch. "auto" takes the
         first NVIDIA GPU that works, else the CPU.
     precision : {"float32", "bfloat16"}, default "float32"
-        "bfloat16" is for PyTorch on an NVIDIA GPU: the large products are computed with
-        8 bits of precision, the weights are kept in float32. With "float32", cuDNN
-        rounds the factors of the LSTM's products to TF32, 11 bits, from Ampere on.
+        "bfloat16" is for PyTorch on an NVIDIA GPU: the products of the attention and
+        the classifier are computed with 8 bits of precision, the weights are kept in
+        float32. With either, cuDNN rounds the factors of the LSTM's products to TF32,
+        11 bits, from Ampere on.
 
     Returns
     -------
