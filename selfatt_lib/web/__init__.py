@@ -1,0 +1,133 @@
+"""A trained run as a page: the model in JavaScript, its numbers in a script.
+
+``box.js`` reads, computes and shows; ``model.js`` brings it a run, and is written here.
+"""
+
+import base64
+import json
+import re
+from importlib.resources import files
+
+import numpy as np
+
+from selfatt_lib.machinery.files import read_json, write_text
+from selfatt_lib.machinery.languages import has_rules, tokenizer, with_cases
+from selfatt_lib.machinery.places import locate
+from selfatt_lib.run import read_run
+
+CODE = ("box.js", "box.css")
+PAGE = "index.html"
+# What has a meaning of its own in JavaScript's patterns behind a backslash
+ESCAPED = set("^$\\.*+?()[]{}|/-bBDsSWnrtvfux0123456789")
+LETTERS = {r"\w": r"\p{L}\p{N}_", r"\d": r"\p{Nd}"}
+
+
+def write_page(run_dir, folder):
+    """Write a run as a page that opens in a browser, by itself and without a network.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+    folder : Path
+        It gets ``index.html``, ``box.js``, ``box.css`` and ``model.js``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The run cannot be used, as in `Classifier.load`; or its language is not split
+        into words by rules.
+    """
+    script = model_script(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*CODE, PAGE):
+        text = files(__name__).joinpath(name).read_text(encoding="utf-8")
+        write_text(folder / name, text)
+    write_text(folder / "model.js", script)
+
+
+def model_script(run_dir):
+    """Return the content of ``model.js``: words, rules, and weights of 16 bits each."""
+    settings, words, weights = read_run(locate(run_dir))
+    training = settings.training
+    about = locate(run_dir) / "about.json"
+    model = {
+        "labels": settings.labels,
+        "pooling": settings.model.pooling,
+        "max_tokens": training.max_tokens,
+        "lower": training.lower,
+        "unescape_html": training.unescape_html,
+        "about": read_json(about) if about.exists() else {},
+        "rules": rules(training.language),
+        "words": words,
+        "shapes": {name: list(array.shape) for name, array in weights.items()},
+        "weights": packed(weights.values()),
+    }
+    # lone surrogates and line ends of JavaScript are escaped
+    return f"selfatt.take({json.dumps(model)});\n"
+
+
+def packed(arrays):
+    """Return all numbers of arrays, rounded to 16 bits, in base64: str."""
+    flat = np.concatenate([np.ravel(array) for array in arrays])
+    return base64.b64encode(flat.astype("<f2").tobytes()).decode()
+
+
+def rules(language):
+    """Return how a language is split into words: patterns for JavaScript, and cases."""
+    split = tokenizer(language)
+    if not has_rules(split):
+        raise ValueError(
+            f"the page splits texts into words by rules, and spaCy has none for "
+            f"language={language!r}"
+        )
+    found = {
+        "prefix": split.prefix_search,
+        "suffix": split.suffix_search,
+        "infix": split.infix_finditer,
+        "whole": split.token_match,
+        "url": split.url_match,
+    }
+    found = {name: as_javascript(each) for name, each in found.items()}
+    for name in ("whole", "url"):  # which Python matches from the start on
+        found[name] = found[name] and f"^(?:{found[name]})"
+    plain = with_cases(split, None)
+    cases = {case: [str(token) for token in split(case)] for case in split.rules}
+    apart = {case: [str(token) for token in plain(case)] for case in cases}
+    joined = [[apart[case], cases[case]] for case in cases if len(apart[case]) > 1]
+    return found | {"cases": list(cases.items()), "joined": joined}
+
+
+def as_javascript(search):
+    """Return the pattern of Python's `search` for JavaScript, with its flag "u"."""
+    if search is None:
+        return None
+    pattern, inside = search.__self__.pattern, False
+    if search.__self__.flags & re.IGNORECASE:
+        pattern = f"(?i:{pattern})"
+    written = []
+    for part in re.findall(r"(?s)\\U[0-9A-Fa-f]{8}|\\.|\(\?[aLux]+\)|.", pattern):
+        if part[:2] == r"\U":
+            part = rf"\u{{{part[2:].lstrip('0')}}}"
+        elif part in LETTERS:
+            part = LETTERS[part] if inside else f"[{LETTERS[part]}]"
+        elif part[0] == "\\" and part[1] not in ESCAPED:
+            part = part[1]
+        elif part[:2] == "(?" and part[-1] == ")":  # all are Unicode here
+            part = ""
+        elif part in "[]":
+            inside = part == "["
+        written.append(part)
+    return "".join(written)
+
+
+def setup(app):
+    """Put the box of the pretrained run beside a book's pages: Sphinx calls this."""
+
+    def write(app, error):
+        if not error and app.builder.format == "html":
+            write_page("pretrained", app.outdir / "_static" / "box")
+
+    app.add_js_file("box/box.js", loading_method="defer")
+    app.add_css_file("box/box.css")
+    app.connect("build-finished", write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
