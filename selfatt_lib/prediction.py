@@ -16,7 +16,7 @@ from selfatt_lib.data.tokens import (
 )
 from selfatt_lib.data.vocabulary import Vocabulary
 from selfatt_lib.labels import are_stars, listed
-from selfatt_lib.machinery.places import locate
+from selfatt_lib.machinery.places import locate_run
 from selfatt_lib.machinery.threads import in_threads, one_thread_for_blas
 from selfatt_lib.run import OtherEdition, read_run
 
@@ -131,6 +131,7 @@ class Classifier:
         Parameters
         ----------
         run_dir : str or Path
+            "pretrained" is one that comes with the library: `tools/pretrained.py`.
         device : str, default "auto"
             As in `engines.choose`; of several, the first predicts.
 
@@ -145,12 +146,12 @@ class Classifier:
             edition. The message names it.
         """
         try:
-            settings, words, weights = read_run(locate(run_dir))
+            settings, words, weights = read_run(locate_run(run_dir))
             tokenize("", language=settings.training.language)  # is it one, and there?
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{str(run_dir)!r} is not a trained run: {error}. 'make train' makes "
-                "one in runs/quick."
+                "one in runs/quick; 'pretrained' is one that comes with the library."
             ) from None
         except ImportError as error:
             raise ImportError(

@@ -63,13 +63,13 @@ def reading_options(command):
 
 def reading_of(run, given):
     """Return how the file of a run was read, with what is given instead: dict."""
-    from selfatt_lib.machinery.places import locate
+    from selfatt_lib.machinery.places import locate_run
     from selfatt_lib.run import read_settings
 
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("columns"):
         given["columns"] = given["columns"].split(",")
-    return read_settings(locate(run)).training.reading | given
+    return read_settings(locate_run(run)).training.reading | given
 
 
 def padded(labels):

@@ -26,14 +26,14 @@ def evaluate(run, dataset, as_json, **given):
     """
     with one_sentence():
         from selfatt_lib.data.sources import load_reviews
-        from selfatt_lib.machinery.places import locate
+        from selfatt_lib.machinery.places import locate, locate_run
         from selfatt_lib.prediction import Classifier
         from selfatt_lib.run import read_settings
 
         classifier = Classifier.load(run)
         reviews = load_reviews(dataset, **reading_of(run, given))
         classifier.unescape_html = False  # they are undone
-        trained_on = read_settings(locate(run)).training.dataset
+        trained_on = read_settings(locate_run(run)).training.dataset
         if locate(dataset).resolve() == locate(trained_on).resolve():
             click.echo(
                 f"{run} was trained on a part of these reviews, so this is no score on "

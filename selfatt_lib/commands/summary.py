@@ -11,10 +11,10 @@ from selfatt_lib.commands import PROGRAM, one_sentence, typed
 @click.argument("run")
 def summary(run):
     """Print what the run directory RUN reached."""
-    from selfatt_lib.machinery.places import locate
+    from selfatt_lib.machinery.places import locate_run
 
     with one_sentence():
-        click.echo(summarized(run, locate(run)))
+        click.echo(summarized(run, locate_run(run)))
 
 
 def summarized(run, path):

@@ -83,17 +83,22 @@ def read_layout(path):
 def read_arrays(path, expected=None, **marks):
     """Read a file of arrays: dict. Nothing is allocated before its layout is known.
 
-    ValueErrors name the file. `expected` are the shapes, by name, of arrays of float32;
-    without it, any are taken.
+    ValueErrors name the file. `expected` are the shapes, by name, of arrays of float32,
+    which may be stored as float16; without it, any are taken.
     """
     layout, found = read_layout(path)
     with _naming(path):
         if found != marks:
             raise ValueError("it is another run's, or was changed")
         if expected is not None:
-            _compare(layout, {n: ("F32", [*shape]) for n, shape in expected.items()})
+            halves = {n: ("F32", each[1]) for n, each in layout.items() if "F16" in each}
+            wanted = {n: ("F32", [*shape]) for n, shape in expected.items()}
+            _compare(layout | halves, wanted)
         with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in layout}
+            arrays = {name: file.get_tensor(name) for name in layout}
+    if expected is None:
+        return arrays
+    return {name: array.astype(np.float32, copy=False) for name, array in arrays.items()}
 
 
 def _compare(layout, expected):

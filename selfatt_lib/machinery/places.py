@@ -38,6 +38,17 @@ def locate(path):
     return path
 
 
+def locate_run(run_dir):
+    """Return where a trained run lies: Path.
+
+    "pretrained" is the one that comes with the library, unless such a folder is here.
+    """
+    path = locate(run_dir)
+    if str(run_dir) == "pretrained" and not path.exists():
+        return Path(__file__).parents[1] / "pretrained"
+    return path
+
+
 def take(folder):
     """Keep the user's other processes out of a folder: FileLock; Timeout if one is in.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from selfatt_lib.machinery.files import read_json, write_text
 from selfatt_lib.machinery.languages import has_rules, tokenizer, with_cases
-from selfatt_lib.machinery.places import locate
+from selfatt_lib.machinery.places import locate_run
 from selfatt_lib.run import read_run
 
 CODE = ("box.js", "box.css")
@@ -47,9 +47,9 @@ def write_page(run_dir, folder):
 
 def model_script(run_dir):
     """Return the content of ``model.js``: words, rules, and weights of 16 bits each."""
-    settings, words, weights = read_run(locate(run_dir))
-    training = settings.training
-    about = locate(run_dir) / "about.json"
+    path = locate_run(run_dir)
+    settings, words, weights = read_run(path)
+    training, about = settings.training, path / "about.json"
     model = {
         "labels": settings.labels,
         "pooling": settings.model.pooling,
