@@ -5,7 +5,7 @@ CHAPTERS ?= book/*.ipynb
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train lab test book notebooks lint format bench evidence torture address lock colab-check clean
+.PHONY: help setup train lab test book notebooks lint format bench pretrained evidence torture address lock colab-check clean
 
 help:
 	@sed -nE 's/^([a-z-]+):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ lint: setup  #> check the form of code and notebooks
 
 bench: setup  #> measure speed side by side: benchmarks/results.json (ARGS="step epoch" for some questions, ARGS=--quick for a trial)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+pretrained: setup  #> train anew the run that comes with the library, selfatt_lib/pretrained
+	@$(BIN)/python tools/reproducibly.py $(BIN)/python tools/pretrained.py
 
 evidence: setup  #> train the 265 runs of the chapter "evidence" and write its tables, book/results (hours; goes on when it was stopped)
 	@TQDM_DISABLE= exec $(BIN)/python tools/reproducibly.py $(BIN)/selfatt evidence $(ARGS)
