@@ -33,7 +33,7 @@ def calibration(predictions, labels):
         f"to be {sure.mean():.0%} probable on average, and {right.mean():.0%} were "
         f"right; of the {very.sum()} that it held to be {SURE:.0%} probable or more, "
         f"{right[very].mean():.0%} were."
-    )
+    ).replace("%", " %")
 
 
 def main():

@@ -301,7 +301,7 @@
     });
   }
 
-  window.selfatt = { load, words, answer };
+  window.selfatt = { load, words, answer, makeTokenizer };
   const watch = new IntersectionObserver(seen => {
     for (const { isIntersecting, target } of seen) {
       if (!isIntersecting) continue;
