@@ -60,6 +60,7 @@ def table():
         asked = len(names(engine, "dev"))
         counts.append(f"{asked} of them and {len(dict(pins)) - asked} more")
     uses = dict.fromkeys(names("dev"), "book, tests")
+    uses |= dict.fromkeys(names("onnx"), "library, selfatt export")
     uses |= dict.fromkeys(names("mxnet"), "library, with MXNet")
     uses |= dict.fromkeys(names("pytorch"), "library, with PyTorch")
     uses |= dict.fromkeys(names(), "library")
