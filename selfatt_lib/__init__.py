@@ -19,11 +19,12 @@ The way through it, in the order of the chapters:
 `torchrun`        one run that several processes share
 `results`         scores, baselines, what a run leaves of them
 `prediction`      a trained run: texts in; labels, attention and embeddings out
+`onnx`            a trained model as one ONNX file, for other programs
 `visualization`   heat maps, shaded texts, curves
 `evidence`        what the tutorial and the paper claim, tested: ``experiments``,
                   ``measures``, ``results``, ``statistics``
 `commands`        what ``selfatt`` does: ``train``, ``sweep``, ``summary``, ``predict``,
-                  ``evaluate``, ``explain``, ``embed``, ``evidence``
+                  ``evaluate``, ``explain``, ``embed``, ``export``, ``evidence``
 `cli`             the command ``selfatt``
 `book`            shows the chapters this source
 `machinery`       what keeps it alive and fast, and need not be read

@@ -8,6 +8,7 @@ from selfatt_lib.commands.embed import embed
 from selfatt_lib.commands.evaluate import evaluate
 from selfatt_lib.commands.evidence import evidence
 from selfatt_lib.commands.explain import explain
+from selfatt_lib.commands.export import export
 from selfatt_lib.commands.predict import predict
 from selfatt_lib.commands.summary import summary
 from selfatt_lib.commands.sweep import sweep
@@ -34,6 +35,7 @@ def doctor():
     sys.exit(print_report(choose))
 
 
-commands = train, sweep, summary, predict, evaluate, explain, embed, evidence, doctor
+commands = train, sweep, summary, predict, evaluate, explain, embed, export
+commands += evidence, doctor
 for command in commands:
     main.add_command(command)

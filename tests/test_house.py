@@ -18,7 +18,7 @@ FLOORS = [
     {"data", "model", "penalty", "pytorch", "run", "visualization", "book"},
     {"encoders", "results"},
     {"engines"},
-    {"training", "prediction"},
+    {"training", "prediction", "onnx"},
     {"sweep", "torchrun"},
     {"evidence"},
     {"commands"},
@@ -135,7 +135,7 @@ def test_a_file_is_read_in_a_sitting(name):
         ("engines", "mxnet gluonnlp numba torch spacy pandas"),
         ("results", "mxnet gluonnlp spacy torch"),
         ("visualization", "mxnet gluonnlp sklearn torch"),
-        ("cli", "numpy mxnet spacy pandas papermill duckdb matplotlib torch"),
+        ("cli", "numpy mxnet spacy pandas papermill duckdb matplotlib torch onnx"),
     ],
 )
 def test_a_module_brings_no_more_than_it_needs(module, absent):
