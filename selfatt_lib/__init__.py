@@ -20,6 +20,7 @@ The way through it, in the order of the chapters:
 `results`         scores, baselines, what a run leaves of them
 `prediction`      a trained run: texts in; labels, attention and embeddings out
 `onnx`            a trained model as one ONNX file, for other programs
+`web`             a trained model as a page that a sentence can be typed into
 `visualization`   heat maps, shaded texts, curves
 `evidence`        what the tutorial and the paper claim, tested: ``experiments``,
                   ``measures``, ``results``, ``statistics``

@@ -19,7 +19,7 @@ FLOORS = [
     {"encoders", "results"},
     {"engines"},
     {"training", "prediction", "onnx"},
-    {"sweep", "torchrun"},
+    {"sweep", "torchrun", "web"},
     {"evidence"},
     {"commands"},
     {"cli"},

@@ -6,9 +6,11 @@ import re
 import numpy as np
 import pytest
 from accessibility import find
+from click.testing import CliRunner
 
 from conftest import finish, make_reviews, prepare
 from selfatt_lib import reference
+from selfatt_lib.cli import main
 from selfatt_lib.data.sources import load_reviews
 from selfatt_lib.data.split import split_reviews
 from selfatt_lib.data.tokens import tokenize, tokenize_all
@@ -245,6 +247,21 @@ def test_a_damaged_model_gives_a_sentence(broken, said, pretrained, tmp_path, op
     shown = page.locator(".selfatt-box").text_content()
     assert shown.startswith("The model cannot be shown: ")
     assert said in shown
+
+
+def test_the_command_writes_a_page(tmp_path, opened):
+    page = tmp_path / "page"
+    command = ["export", "pretrained", str(page), "--web"]
+    done = CliRunner().invoke(main, command)
+    assert done.output == f"page with 1.8 MB: {page / 'index.html'}\n"
+    opened(page).wait_for_selector(".selfatt-box textarea")
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 1
+    assert f"{page} exists. Name another folder" in again.output
+    assert CliRunner().invoke(main, [*command, "--overwrite"]).exit_code == 0
+    none = CliRunner().invoke(main, ["export", "none", str(tmp_path / "no"), "--web"])
+    assert "'none' is not a trained run" in none.output
+    assert not (tmp_path / "no").exists()
 
 
 def test_the_pretrained_run_is_small_and_says_how_it_was_made(pretrained):

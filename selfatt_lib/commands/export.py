@@ -1,4 +1,4 @@
-"""``selfatt export``: the model of a run as one file, for other programs."""
+"""``selfatt export``: the model of a run for other programs, or as a page."""
 
 from pathlib import Path
 
@@ -10,14 +10,29 @@ from selfatt_lib.commands import new_file, one_sentence, written
 @click.command()
 @click.argument("run")
 @click.argument("out")
+@click.option("--web", is_flag=True, help="Write a page into the folder OUT instead.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
-def export(run, out, overwrite):
-    """Write the model of the run directory RUN as ONNX.
+def export(run, out, web, overwrite):
+    """Write the model of the run directory RUN as ONNX, or as a page.
 
     OUT, a name in .onnx, holds all that is needed to predict: the weights, the
-    vocabulary, the labels, and how texts are split into words.
+    vocabulary, the labels, and how texts are split into words. With --web, OUT is a
+    folder, whose index.html opens in a browser, by itself and without a network, and
+    shades what is typed.
     """
     with one_sentence():
+        if web:
+            from selfatt_lib.web import write_page
+
+            folder = Path(out)
+            if folder.exists() and not (overwrite and folder.is_dir()):
+                raise FileExistsError(
+                    f"{out} exists. Name another folder, or write the page into it by "
+                    "--overwrite."
+                )
+            size = write_page(run, folder)
+            click.echo(f"page with {size / 1e6:.1f} MB: {folder / 'index.html'}")
+            return
         if Path(out).suffix.lower() in (".json", ".params"):
             raise ValueError(
                 f"{out}: MXNet's own format, symbol and parameters, is not written: it "

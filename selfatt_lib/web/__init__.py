@@ -13,10 +13,9 @@ import numpy as np
 from selfatt_lib.machinery.files import read_json, write_text
 from selfatt_lib.machinery.languages import has_rules, tokenizer, with_cases
 from selfatt_lib.machinery.places import locate_run
-from selfatt_lib.run import read_run
+from selfatt_lib.prediction import Classifier
 
-CODE = ("box.js", "box.css")
-PAGE = "index.html"
+CODE, MODEL = ("index.html", "box.js", "box.css"), "model.js"
 # What has a meaning of its own in JavaScript's patterns behind a backslash
 ESCAPED = set("^$\\.*+?()[]{}|/-bBDsSWnrtvfux0123456789")
 LETTERS = {r"\w": r"\p{L}\p{N}_", r"\d": r"\p{Nd}"}
@@ -31,38 +30,44 @@ def write_page(run_dir, folder):
     folder : Path
         It gets ``index.html``, ``box.js``, ``box.css`` and ``model.js``.
 
+    Returns
+    -------
+    int
+        The bytes of ``model.js``.
+
     Raises
     ------
-    FileNotFoundError, ValueError
-        The run cannot be used, as in `Classifier.load`; or its language is not split
-        into words by rules.
+    FileNotFoundError, ImportError, ValueError
+        As in `Classifier.load`. ValueError: or its language is not split by rules.
     """
-    script = model_script(run_dir)
+    about = locate_run(run_dir) / "about.json"
+    script = model_script(
+        Classifier.load(run_dir), read_json(about) if about.exists() else {}
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*CODE, PAGE):
+    for name in CODE:
         text = files(__name__).joinpath(name).read_text(encoding="utf-8")
         write_text(folder / name, text)
-    write_text(folder / "model.js", script)
+    write_text(folder / MODEL, script)
+    return len(script)
 
 
-def model_script(run_dir):
+def model_script(classifier, about):
     """Return the content of ``model.js``: words, rules, and weights of 16 bits each."""
-    path = locate_run(run_dir)
-    settings, words, weights = read_run(path)
-    training, about = settings.training, path / "about.json"
+    max_tokens, lower, language = classifier.reading
+    weights = classifier.weights
     model = {
-        "labels": settings.labels,
-        "pooling": settings.model.pooling,
-        "max_tokens": training.max_tokens,
-        "lower": training.lower,
-        "unescape_html": training.unescape_html,
-        "about": read_json(about) if about.exists() else {},
-        "rules": rules(training.language),
-        "words": words,
+        "labels": classifier.labels,
+        "pooling": classifier.settings.pooling,
+        "max_tokens": max_tokens,
+        "lower": lower,
+        "unescape_html": classifier.unescape_html,
+        "about": about,
+        "rules": rules(language),
+        "words": classifier.vocab.idx_to_token,
         "shapes": {name: list(array.shape) for name, array in weights.items()},
         "weights": packed(weights.values()),
     }
-    # lone surrogates and line ends of JavaScript are escaped
     return f"selfatt.take({json.dumps(model)});\n"
 
 

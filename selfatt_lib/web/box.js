@@ -4,6 +4,7 @@
 "use strict";
 (() => {
   const folder = document.currentScript.src.replace(/[^/]*$/, "");
+  const BOXES = document.querySelectorAll(".selfatt-box");
   const LONGEST_WORD = 300;
   const STRONGEST = 0.54; // of the orange behind a word, which stays readable
   // what Python's str.split takes for a word
@@ -12,11 +13,12 @@
   // From a text to words, by spaCy's rules, as its Tokenizer applies them
 
   function makeTokenizer(rules) {
-    const compile = (name, flags = "u") => rules[name] && new RegExp(rules[name], flags);
-    const [prefix, suffix, whole, url] = ["prefix", "suffix", "whole", "url"].map(name => compile(name));
-    const infix = compile("infix", "gu"), cases = new Map(rules.cases);
-    const joined = new Map(rules.joined.map(([parts, case_]) => [parts.join(" "), case_]));
-    const longest = Math.max(1, ...rules.joined.map(([parts]) => parts.length));
+    const [prefix, suffix, whole, url] = ["prefix", "suffix", "whole", "url"]
+      .map(name => rules[name] && new RegExp(rules[name], "u"));
+    const infix = rules.infix && new RegExp(rules.infix, "gu");
+    const cases = new Map(rules.cases); // a word, and its tokens
+    const joined = new Map(rules.joined.map(([marks, tokens]) => [marks.join(" "), tokens]));
+    const longest = Math.max(1, ...rules.joined.map(([marks]) => marks.length));
 
     function split(word) { // at hyphens and the like
       const parts = [];
@@ -31,11 +33,11 @@
 
     function join(parts) { // a smiley's marks
       const found = [];
-      for (let i = 0; i < parts.length;) {
-        let size = Math.min(longest, parts.length - i);
-        while (size > 1 && !joined.has(parts.slice(i, i + size).join(" "))) size -= 1;
-        found.push(...(size > 1 ? joined.get(parts.slice(i, i + size).join(" ")) : [parts[i]]));
-        i += size;
+      for (let i = 0, size; i < parts.length; i += size) {
+        size = Math.min(longest, parts.length - i);
+        const marks = () => parts.slice(i, i + size).join(" ");
+        while (size > 1 && !joined.has(marks())) size -= 1;
+        found.push(...(size > 1 ? joined.get(marks()) : [parts[i]]));
       }
       return found;
     }
@@ -54,8 +56,8 @@
         if (end < size) after.unshift(last);
         word = word.slice(at, end);
       }
-      const middle = cases.get(word) ?? (whole?.test(word) || url?.test(word) ? [word] : split(word));
-      return join([...before, ...middle, ...after]);
+      const isOne = whole?.test(word) || url?.test(word);
+      return join([...before, ...(cases.get(word) ?? (isOne ? [word] : split(word))), ...after]);
     };
   }
 
@@ -95,38 +97,46 @@
   }
 
   // W x, where x has as many numbers as a row of W
-  const times = (W, x, rows = W.length / x.length) => Array.from({ length: rows }, (_, row) => {
+  const times = (W, x) => columns(W.length / x.length, row => {
     let sum = 0;
     for (let j = 0; j < x.length; j++) sum += W[row * x.length + j] * x[j];
     return sum;
   });
+  const columns = (length, each) => Array.from({ length }, (_, j) => each(j));
   const plus = (x, b) => x.map((each, i) => each + b[i]);
 
   function forward(numbers, { weights, shapes, pooling }) {
     const n = numbers.length, E = shapes["embedding.weight"][1];
     let H = new Float32Array(n * E);
-    numbers.forEach((number, t) => H.set(weights["embedding.weight"].subarray(number * E, (number + 1) * E), t * E));
-    for (let layer = 0; `layers.${layer}.forward_lstm.h2h_weight` in weights; layer++) H = bilstm(H, n, layer, weights);
-    const width = H.length / n, rows = numbers.map((_, t) => H.subarray(t * width, (t + 1) * width));
-    // equation (6): A = softmax(W_s2 tanh(W_s1 Hᵀ))
-    const scores = rows.map(h => times(weights["attention.w_s2.weight"], times(weights["attention.w_s1.weight"], h).map(Math.tanh)));
-    const attention = scores[0].map((_, hop) => softmax(scores.map(score => score[hop]))); // (r, n)
+    const row = (matrix, width, i) => matrix.subarray(i * width, (i + 1) * width);
+    numbers.forEach((number, t) => H.set(row(weights["embedding.weight"], E, number), t * E));
+    for (let layer = 0; `layers.${layer}.forward_lstm.h2h_weight` in weights; layer++) {
+      H = bilstm(H, n, layer, weights);
+    }
+    const width = H.length / n, rows = numbers.map((_, t) => row(H, width, t));
+    // equation (6): A = softmax(W_s2 tanh(W_s1 Hᵀ)), (r, n)
+    const W_s1 = weights["attention.w_s1.weight"], W_s2 = weights["attention.w_s2.weight"];
+    const scores = rows.map(h => times(W_s2, times(W_s1, h).map(Math.tanh))); // (n, r)
+    const attention = scores[0].map((_, hop) => softmax(scores.map(score => score[hop])));
     // equation (7): M = AH, (r, 2u)
-    const M = attention.map(a => Array.from({ length: width }, (_, j) => rows.reduce((sum, h, t) => sum + a[t] * h[j], 0)));
+    const M = attention.map(a => columns(width, j => rows.reduce((sum, h, t) => sum + a[t] * h[j], 0)));
     const units = classify(M, weights, pooling).map(x => Math.max(x, 0)); // ReLU
     const logits = plus(times(weights["output.weight"], units), weights["output.bias"]);
     return { attention, logits, probabilities: softmax(logits) };
   }
 
   function classify(M, weights, pooling) {
-    if (pooling === "prune") return [...prune(M, weights, "row"), ...prune(M[0].map((_, j) => M.map(m => m[j])), weights, "column")];
-    const m = pooling === "mean" ? M[0].map((_, j) => M.reduce((sum, row) => sum + row[j], 0) / M.length) : M.flat();
+    const sides = M[0].map((_, j) => M.map(row => row[j])); // Mᵀ
+    if (pooling === "prune") return [...prune(M, weights, "row"), ...prune(sides, weights, "column")];
+    const mean = side => side.reduce((a, b) => a + b, 0) / side.length;
+    const m = pooling === "mean" ? sides.map(mean) : M.flat();
     return plus(times(weights["hidden.weight"], m), weights["hidden.bias"]);
   }
 
-  function prune(M, weights, side) { // appendix A: some units for each row, or column
-    const W = weights[`hidden.${side}_weight`], b = weights[`hidden.${side}_bias`], p = b.length / M.length;
-    return M.flatMap((m, row) => Array.from({ length: p }, (_, k) =>
+  function prune(M, weights, side) { // appendix A: p units for each row, or for each column
+    const W = weights[`hidden.${side}_weight`], b = weights[`hidden.${side}_bias`];
+    const p = b.length / M.length;
+    return M.flatMap((m, row) => columns(p, k =>
       m.reduce((sum, x, j) => sum + x * W[(row * m.length + j) * p + k], b[row * p + k])));
   }
 
@@ -162,8 +172,8 @@
     const found = [];
     let left = max_tokens;
     for (const [word] of text.matchAll(WORD)) {
-      const start = word.length > LONGEST_WORD ? Array.from(word).slice(0, LONGEST_WORD).join("") : word;
-      const pieces = tokenize(start).slice(0, left);
+      const pieces = tokenize(Array.from(word.slice(0, 2 * LONGEST_WORD)).slice(0, LONGEST_WORD).join(""))
+        .slice(0, left);
       if (!pieces.length) break;
       found.push(pieces);
       left -= pieces.length;
@@ -200,96 +210,98 @@
   }
 
   const percent = x => `${Math.round(100 * x)} %`;
-  const areStars = labels => labels.every((label, i) => label === i + 1) && labels.length === 5;
-  const named = (label, labels) => areStars(labels) ? `${label} star${label > 1 ? "s" : ""}` : String(label);
 
-  function shaded(tag, piece, weight, highest, known, attributes = {}) {
+  function named(label, labels) {
+    const areStars = labels.length === 5 && labels.every((each, i) => each === i + 1);
+    return areStars ? `${label} star${label > 1 ? "s" : ""}` : String(label);
+  }
+
+  function shaded(tag, { piece }, weight, highest, known, attributes = {}) {
     const shade = (STRONGEST * weight / highest).toFixed(3);
-    return make(tag, { class: known ? "piece" : "piece unknown", style: `--a: ${shade}`, ...attributes }, piece);
+    const look = { class: known ? "piece" : "piece unknown", style: `--a: ${shade}` };
+    return make(tag, { ...look, ...attributes }, piece);
   }
 
   function build(box, model) {
-    const number = document.querySelectorAll(".selfatt-box").length && [...document.querySelectorAll(".selfatt-box")].indexOf(box);
-    const area = make("textarea", { id: `selfatt-text-${number}`, rows: 2, spellcheck: "false" });
+    const { labels } = model, id = `selfatt-text-${[...BOXES].indexOf(box)}`;
+    const area = make("textarea", { id, rows: 2, spellcheck: "false" });
     area.value = box.dataset.text ?? "The food was great, but the service was not.";
-    const label = make("label", { for: area.id }, "Type a sentence:");
     const said = make("p", { class: "said", role: "status" });
-    const chances = make("table", { class: "chances" }), line = make("p", { class: "line" });
-    const hops = make("details", {}, make("summary", {}, "hop by hop")), lines = make("div", {});
-    hops.append(lines);
+    const chances = make("table", { class: "chances" });
+    const line = make("p", { class: "line" }), lines = make("div", {});
     const all = make("button", { type: "button" }, "Leave out each word in turn");
-    const note = make("p", { class: "note" });
-    const hint = make("p", { class: "note" }, "Shaded is how much attention a word gets, summed over the hops. Press a word to leave it out. A dotted line: the model does not know the word.");
-    box.replaceChildren(label, area, said, chances, line, hint, all, hops, note);
-    note.textContent = model.about.calibration ?? "";
-    let pieces = [], without = new Set(), changes = null;
+    const hops = make("details", {}, make("summary", {}, "hop by hop"), lines);
+    box.replaceChildren(
+      make("label", { for: id }, "Type a sentence:"), area, said, chances, line,
+      make("p", { class: "note" }, "Shaded is how much attention a word gets, summed over the hops. "
+        + "Press a word to leave it out. A dotted line: the model does not know the word."),
+      all, hops, make("p", { class: "note" }, model.about.calibration ?? ""));
+    let pieces = [], without = new Set(), changes = [];
 
     function read() {
-      const found = words(area.value, model);
-      pieces = found.flatMap((word, i) => word.map((piece, k) => ({ piece, begins: i > 0 && k === 0 })));
+      pieces = words(area.value, model).flatMap((word, i) =>
+        word.map((piece, k) => ({ piece, begins: i > 0 && k === 0 })));
       without = new Set();
-      changes = null;
+      changes = [];
       show();
     }
 
-    function show(focused) {
-      const kept = pieces.flatMap((_, i) => without.has(i) ? [] : [i]);
-      all.hidden = hops.hidden = chances.hidden = !kept.length;
-      line.replaceChildren();
-      if (!kept.length) {
+    // the places of the words that are not left out, and what the model makes of them
+    const kept = () => pieces.flatMap((_, i) => without.has(i) ? [] : [i]);
+    const answerTo = places => answer(places.map(i => pieces[i].piece), model);
+    const best = ({ probabilities }) => probabilities.indexOf(Math.max(...probabilities));
+    const spaced = (places, each) => places.flatMap(i => pieces[i].begins ? [" ", each(i)] : [each(i)]);
+
+    function show() {
+      const places = kept();
+      all.hidden = hops.hidden = chances.hidden = !places.length;
+      if (!places.length) {
         said.textContent = pieces.length ? "All words are left out." : "Nothing to read yet.";
-        line.append(...pieces.map((_, i) => button(i, 0, 1, true)));
+        line.replaceChildren(...spaced([...pieces.keys()], i => button(i)));
         return;
       }
-      const found = answer(kept.map(i => pieces[i].piece), model);
-      const { labels } = model, best = found.probabilities.indexOf(Math.max(...found.probabilities));
-      const left = without.size ? ` without ${[...without].map(i => `“${pieces[i].piece}”`).join(", ")}` : "";
-      const more = model.max_tokens <= pieces.length ? ` Only the first ${model.max_tokens} words and marks are read.` : "";
-      said.textContent = `${named(labels[best], labels)}, with a probability of ${percent(found.probabilities[best])}${left}.${more}`;
-      chances.replaceChildren(make("caption", {}, "Probability of each answer"), ...labels.map((name, i) => make("tr", {},
-        make("th", { scope: "row" }, named(name, labels)),
-        make("td", {}, make("span", { class: "bar", style: `--p: ${found.probabilities[i].toFixed(3)}` }), percent(found.probabilities[i])))));
-      const sums = kept.map((_, t) => found.attention.reduce((sum, hop) => sum + hop[t], 0));
-      const highest = Math.max(...sums), place = new Map(kept.map((i, t) => [i, t]));
-      line.append(...pieces.flatMap(({ begins }, i) => {
-        const t = place.get(i);
-        const each = t === undefined ? button(i, 0, 1, true) : button(i, sums[t], highest, found.known[t], sums[t] / found.attention.length);
-        return begins ? [" ", each] : [each];
-      }));
-      lines.replaceChildren(...found.attention.map((hop, k) => make("p", { class: "line" }, make("span", { class: "hop" }, `hop ${k + 1} `),
-        ...kept.flatMap((i, t) => {
-          const each = shaded("mark", pieces[i].piece, hop[t], Math.max(...hop), found.known[t]);
-          return pieces[i].begins ? [" ", each] : [each];
-        }))));
-      if (focused !== undefined) line.querySelector(`[data-i="${focused}"]`)?.focus();
+      const found = answerTo(places), label = best(found), at = new Map(places.map((i, t) => [i, t]));
+      const missing = [...without].map(i => `“${pieces[i].piece}”`).join(", ");
+      said.textContent = `${named(labels[label], labels)}, with a probability of `
+        + percent(found.probabilities[label]) + (missing && ` without ${missing}`) + "."
+        + (pieces.length === model.max_tokens ? ` No more than ${model.max_tokens} words are read.` : "")
+        + (changes.length ? " Below each word: by how many points that changes without it." : "");
+      chances.replaceChildren(make("caption", {}, "Probability of each answer"),
+        ...labels.map((name, i) => make("tr", {}, make("th", { scope: "row" }, named(name, labels)),
+          make("td", {}, make("span", { class: "bar", style: `--p: ${found.probabilities[i].toFixed(3)}` }),
+            percent(found.probabilities[i])))));
+      const sums = places.map((_, t) => found.attention.reduce((sum, hop) => sum + hop[t], 0));
+      line.replaceChildren(...spaced([...pieces.keys()], i => at.has(i)
+        ? button(i, sums[at.get(i)], Math.max(...sums), found.known[at.get(i)], found.attention.length)
+        : button(i)));
+      lines.replaceChildren(...found.attention.map((hop, k) =>
+        make("p", { class: "line" }, make("span", { class: "hop" }, `hop ${k + 1} `), ...spaced(places, i =>
+          shaded("mark", pieces[i], hop[at.get(i)], Math.max(...hop), found.known[at.get(i)])))));
     }
 
-    function button(i, weight, highest, known, share = 0) {
-      const out = without.has(i), { piece } = pieces[i];
-      const said = out ? `${piece}: left out` : `${piece}: ${percent(share)} of the attention`;
-      const each = shaded("button", piece, weight, highest, known, { type: "button", "aria-pressed": out, "data-i": i, "aria-label": said, title: said });
-      if (changes?.[i] !== undefined && !out) each.append(make("small", {}, changes[i]));
+    function button(i, weight = 0, highest = 1, known = true, r = 1) {
+      const out = without.has(i);
+      const says = `${pieces[i].piece}: ${out ? "left out" : `${percent(weight / r)} of the attention`}`;
+      const each = shaded("button", pieces[i], weight, highest, known,
+        { type: "button", "aria-pressed": out, "aria-label": says, title: says });
+      if (!out && changes[i] !== undefined) each.append(make("small", {}, changes[i]));
       each.onclick = () => {
         out ? without.delete(i) : without.add(i);
-        changes = null;
-        show(i);
+        changes = [];
+        show();
+        line.querySelectorAll("button")[i].focus();
       };
       return each;
     }
 
     all.onclick = () => { // how the probability of the answer changes, in points
-      const kept = pieces.flatMap((_, i) => without.has(i) ? [] : [i]);
-      const tokens = kept.map(i => pieces[i].piece), whole = answer(tokens, model).probabilities;
-      const best = whole.indexOf(Math.max(...whole));
-      changes = [];
-      kept.forEach((i, t) => {
-        const rest = tokens.filter((_, other) => other !== t);
-        if (!rest.length) return;
-        const change = Math.round(100 * (answer(rest, model).probabilities[best] - whole[best]));
-        changes[i] = change > 0 ? `+${change}` : `${change}`.replace("-", "−");
-      });
+      const places = kept(), whole = answerTo(places), label = best(whole);
+      for (const i of places.length > 1 ? places : []) {
+        const rest = answerTo(places.filter(other => other !== i));
+        const change = Math.round(100 * (rest.probabilities[label] - whole.probabilities[label]));
+        changes[i] = change > 0 ? `+${change}` : String(change).replace("-", "−");
+      }
       show();
-      said.textContent += ` Below each word: by how many points that changes without it.`;
     };
     area.oninput = () => requestAnimationFrame(read);
     read();
@@ -297,7 +309,8 @@
 
   function begin(box) {
     load().then(model => build(box, model)).catch(error => {
-      box.replaceChildren(make("p", { role: "status" }, `The model cannot be shown: ${error.message}. Is model.js there and whole, and the browser of today?`));
+      const says = `The model cannot be shown: ${error.message}. Is model.js there and whole, and the browser of today?`;
+      box.replaceChildren(make("p", { role: "status" }, says));
     });
   }
 
@@ -309,5 +322,5 @@
       begin(target);
     }
   }, { rootMargin: "200px" });
-  document.querySelectorAll(".selfatt-box").forEach(box => watch.observe(box));
+  BOXES.forEach(box => watch.observe(box));
 })();
