@@ -29,10 +29,10 @@ def calibration(predictions, labels):
     right = np.array([found.label for found in predictions]) == labels
     very = sure >= SURE
     return (
-        f"On {len(labels):,} sentences that it had not seen, this model held its answers "
-        f"to be {sure.mean():.0%} probable on average, and {right.mean():.0%} were "
-        f"right; of the {very.sum()} that it held to be {SURE:.0%} probable or more, "
-        f"{right[very].mean():.0%} were."
+        f"On {len(labels):,} sentences that it had not seen, this model held its "
+        f"answers to be {sure.mean():.0%} probable on average, and {right.mean():.0%} "
+        f"were right; of the {very.sum()} that it held to be {SURE:.0%} probable or "
+        f"more, {right[very].mean():.0%} were."
     ).replace("%", " %")
 
 

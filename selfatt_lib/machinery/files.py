@@ -91,18 +91,14 @@ def read_arrays(path, expected=None, **marks):
         if found != marks:
             raise ValueError("it is another run's, or was changed")
         if expected is not None:
-            halves = {
-                n: ("F32", each[1]) for n, each in layout.items() if "F16" in each
-            }
-            wanted = {n: ("F32", [*shape]) for n, shape in expected.items()}
-            _compare(layout | halves, wanted)
+            whole = {"F16": "F32"}
+            layout = {n: (whole.get(t, t), shape) for n, (t, shape) in layout.items()}
+            _compare(layout, {n: ("F32", [*shape]) for n, shape in expected.items()})
         with safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in layout}
     if expected is None:
         return arrays
-    return {
-        name: array.astype(np.float32, copy=False) for name, array in arrays.items()
-    }
+    return {n: array.astype(np.float32, copy=False) for n, array in arrays.items()}
 
 
 def _compare(layout, expected):
