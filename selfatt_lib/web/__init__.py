@@ -16,6 +16,7 @@ from selfatt_lib.machinery.places import locate_run
 from selfatt_lib.prediction import Classifier
 
 CODE, MODEL = ("index.html", "box.js", "box.css"), "model.js"
+NOTICE = "// rules: spaCy, MIT licence, Copyright (C) ExplosionAI GmbH and others\n"
 # What has a meaning of its own in JavaScript's patterns behind a backslash
 ESCAPED = set("^$\\.*+?()[]{}|/-bBDsSWnrtvfux0123456789")
 LETTERS = {r"\w": r"\p{L}\p{N}_", r"\d": r"\p{Nd}"}
@@ -68,7 +69,7 @@ def model_script(classifier, about):
         "shapes": {name: list(array.shape) for name, array in weights.items()},
         "weights": packed(weights.values()),
     }
-    return f"selfatt.take({json.dumps(model)});\n"
+    return f"{NOTICE}selfatt.take({json.dumps(model)});\n"
 
 
 def packed(arrays):
