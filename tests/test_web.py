@@ -203,6 +203,15 @@ def test_words_can_be_left_out_by_keyboard(pretrained, opened):
         assert int(shown.replace("−", "-")) == pytest.approx(change, abs=0.6)
 
 
+def test_a_sentence_can_be_chosen(pretrained, opened):
+    page = opened(pretrained)
+    text = "The battery lasts two days."
+    page.get_by_role("combobox", name="or choose one").select_option(text)
+    assert page.locator(".selfatt-box textarea").input_value() == text
+    pieces = page.locator(".selfatt-box > .line button").all_text_contents()
+    assert pieces == ["The", "battery", "lasts", "two", "days", "."]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing(pretrained, opened, scheme, width):

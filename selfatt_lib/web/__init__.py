@@ -16,7 +16,9 @@ from selfatt_lib.machinery.places import locate_run
 from selfatt_lib.prediction import Classifier
 
 CODE, MODEL = ("index.html", "box.js", "box.css"), "model.js"
-NOTICE = "// rules: spaCy, MIT, (C) 2016-2024 ExplosionAI, spaCy GmbH, Matthew Honnibal\n"
+NOTICE = (
+    "// rules: spaCy, MIT, (C) 2016-2024 ExplosionAI, spaCy GmbH, Matthew Honnibal\n"
+)
 # What has a meaning of its own in JavaScript's patterns behind a backslash
 ESCAPED = set("^$\\.*+?()[]{}|/-bBDsSWnrtvfux0123456789")
 LETTERS = {r"\w": r"\p{L}\p{N}_", r"\d": r"\p{Nd}"}

@@ -6,6 +6,10 @@
   const folder = document.currentScript.src.replace(/[^/]*$/, "");
   const BOXES = document.querySelectorAll(".selfatt-box");
   const LONGEST_WORD = 300;
+  const CHOICES = [
+    "The food was great, but the service was not.", "The plot is thin, but the actors are superb!",
+    "It is not bad at all.", "The battery lasts two days.", "I returned it after a week.",
+  ];
   const STRONGEST = 0.54; // of the orange behind a word, which stays readable
   // what Python's str.split takes for a word
   const WORD = /[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/gu;
@@ -225,14 +229,16 @@
   function build(box, model) {
     const { labels } = model, id = `selfatt-text-${[...BOXES].indexOf(box)}`;
     const area = make("textarea", { id, rows: 2, spellcheck: "false" });
-    area.value = box.dataset.text ?? "The food was great, but the service was not.";
+    const choices = CHOICES.map(text => make("option", {}, text));
+    const choice = make("select", { "aria-label": "or choose one" }, make("option", { value: "" }, "or choose one"), ...choices);
+    area.value = box.dataset.text ?? CHOICES[0];
     const said = make("p", { class: "said", role: "status" });
     const chances = make("table", { class: "chances" });
     const line = make("p", { class: "line" }), lines = make("div", {});
     const all = make("button", { type: "button" }, "Leave out each word in turn");
     const hops = make("details", {}, make("summary", {}, "hop by hop"), lines);
     box.replaceChildren(
-      make("label", { for: id }, "Type a sentence:"), area, said, chances, line,
+      make("label", { for: id }, "Type a sentence:"), area, choice, said, chances, line,
       make("p", { class: "note" }, "Shaded is how much attention a word gets, summed over the hops. "
         + "Press a word to leave it out. A dotted line: the model does not know the word."),
       all, hops, make("p", { class: "note" }, model.about.calibration ?? ""));
@@ -304,6 +310,10 @@
       show();
     };
     area.oninput = () => requestAnimationFrame(read);
+    choice.onchange = () => {
+      area.value = choice.value || area.value;
+      read();
+    };
     read();
   }
 
