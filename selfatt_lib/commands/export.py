@@ -11,7 +11,7 @@ from selfatt_lib.commands import new_file, one_sentence, written
 @click.argument("run")
 @click.argument("out")
 @click.option("--web", is_flag=True, help="Write a page into the folder OUT instead.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT, or files in it.")
 def export(run, out, web, overwrite):
     """Write the model of the run directory RUN as ONNX, or as a page.
 

@@ -16,9 +16,10 @@ from selfatt_lib.machinery.places import locate_run
 from selfatt_lib.prediction import Classifier
 
 CODE, MODEL = ("index.html", "box.js", "box.css"), "model.js"
-NOTICE = (
-    "// rules: spaCy, MIT, (C) 2016-2024 ExplosionAI, spaCy GmbH, Matthew Honnibal\n"
-)
+NOTICE = """\
+// The rules are spaCy's, under the MIT licence, Copyright (C) 2016-2024
+// ExplosionAI GmbH, 2016 spaCy GmbH, 2015 Matthew Honnibal.
+"""
 # What has a meaning of its own in JavaScript's patterns behind a backslash
 ESCAPED = set("^$\\.*+?()[]{}|/-bBDsSWnrtvfux0123456789")
 LETTERS = {r"\w": r"\p{L}\p{N}_", r"\d": r"\p{Nd}"}
@@ -113,12 +114,14 @@ def as_javascript(search):
     if search.__self__.flags & re.IGNORECASE:
         pattern = f"(?i:{pattern})"
     written = []
-    for part in re.findall(r"(?s)\\U[0-9A-Fa-f]{8}|\\.|\(\?[aLux]+\)|.", pattern):
+    for part in re.findall(r"(?s)\\U[0-9A-Fa-f]{8}|\\.|\(\?[aiLsux]+\)|.", pattern):
         if part[:2] == r"\U":
             part = rf"\u{{{part[2:].lstrip('0')}}}"
         elif part in LETTERS:
             part = LETTERS[part] if inside else f"[{LETTERS[part]}]"
-        elif part[0] == "\\" and part[1] not in ESCAPED:
+        elif part[0] == "\\" and (
+            part[1] not in ESCAPED or (part[1] == "-" and not inside)
+        ):
             part = part[1]
         elif part[:2] == "(?" and part[-1] == ")":  # all are Unicode here
             part = ""
@@ -131,11 +134,11 @@ def as_javascript(search):
 def setup(app):
     """Put the box of the pretrained run beside a book's pages: Sphinx calls this."""
 
-    def write(app, error):
-        if not error and app.builder.format == "html":
+    def write(app):  # before the pages, which name its files with their checksums
+        if app.builder.format == "html":
             write_page("pretrained", app.outdir / "_static" / "box")
 
     app.add_js_file("box/box.js", loading_method="defer")
     app.add_css_file("box/box.css")
-    app.connect("build-finished", write)
+    app.connect("builder-inited", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

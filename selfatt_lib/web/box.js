@@ -3,14 +3,15 @@
 // u units of a direction, r hops. Matrices are flat, row after row.
 "use strict";
 (() => {
-  const folder = document.currentScript.src.replace(/[^/]*$/, "");
+  if (window.selfatt) return; // the script stands on the page twice
+  const MODEL = document.currentScript.src.replace("box.js", "model.js");
   const BOXES = document.querySelectorAll(".selfatt-box");
   const LONGEST_WORD = 300;
+  const STRONGEST = 0.54; // of the orange behind a word, which stays readable
   const CHOICES = [
     "The food was great, but the service was not.", "The plot is thin, but the actors are superb!",
     "It is not bad at all.", "The battery lasts two days.", "I returned it after a week.",
   ];
-  const STRONGEST = 0.54; // of the orange behind a word, which stays readable
   // what Python's str.split takes for a word
   const WORD = /[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/gu;
 
@@ -65,83 +66,81 @@
     };
   }
 
-  // From words to probabilities
+  // From words to probabilities: H are n rows of 2u, A is r rows of n, M is r rows of 2u
 
-  function bilstm(x, n, layer, weights) { // equations (2) to (4): (n, input) to (n, 2u)
-    const u = weights[`layers.${layer}.forward_lstm.h2h_weight`].length ** 0.5 / 2;
-    const size = x.length / n, H = new Float32Array(n * 2 * u), sums = new Float32Array(4 * u);
-    for (const [place, direction] of ["forward", "backward"].entries()) {
-      const [W_x, W_h, b_x, b_h] = ["i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias"]
-        .map(name => weights[`layers.${layer}.${direction}_lstm.${name}`]);
-      const h = new Float32Array(u), c = new Float32Array(u);
-      for (let step = 0; step < n; step++) {
-        const t = place ? n - 1 - step : step;
-        for (let k = 0; k < 4 * u; k++) {
-          let sum = b_x[k] + b_h[k];
-          for (let j = 0; j < size; j++) sum += W_x[k * size + j] * x[t * size + j];
-          for (let j = 0; j < u; j++) sum += W_h[k * u + j] * h[j];
-          sums[k] = sum;
-        }
-        for (let j = 0; j < u; j++) { // gates i, f, g, o
-          c[j] = sigmoid(sums[u + j]) * c[j] + sigmoid(sums[j]) * Math.tanh(sums[2 * u + j]);
-          h[j] = sigmoid(sums[3 * u + j]) * Math.tanh(c[j]);
-        }
-        H.set(h, t * 2 * u + place * u);
-      }
+  function forward(numbers, { weights, shapes, pooling }) {
+    const H = states(numbers, weights, shapes["embedding.weight"][1]);
+    const A = attention(H, weights), sides = transposed(H);
+    const M = A.map(a => sides.map(h => sum(h.map((x, t) => a[t] * x)))); // equation (7): M = AH
+    const logits = classify(M, weights, pooling);
+    return { attention: A, logits, probabilities: softmax(logits) };
+  }
+
+  function states(numbers, weights, E) {
+    let H = numbers.map(number => weights["embedding.weight"].subarray(number * E, (number + 1) * E));
+    for (let layer = 0; `layers.${layer}.forward_lstm.i2h_weight` in weights; layer++) {
+      const ahead = lstm(H, weights, `layers.${layer}.forward_lstm.`);
+      const back = lstm([...H].reverse(), weights, `layers.${layer}.backward_lstm.`).reverse();
+      H = ahead.map((h, t) => Float32Array.of(...h, ...back[t]));
     }
     return H;
   }
 
-  const sigmoid = x => 1 / (1 + Math.exp(-x));
-
-  function softmax(x) {
-    const highest = Math.max(...x), powers = Array.from(x, each => Math.exp(each - highest));
-    const sum = powers.reduce((a, b) => a + b, 0);
-    return powers.map(power => power / sum);
+  function lstm(x, weights, name) { // equations (2) to (4), in one direction
+    const [W_x, W_h, b_x, b_h] = ["i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias"]
+      .map(each => weights[name + each]);
+    const u = b_x.length / 4;
+    let h = new Float32Array(u), c = h;
+    return x.map(x_t => {
+      const sums = plus(times(W_x, x_t), times(W_h, h), b_x, b_h);
+      const [i, f, g, o] = [0, 1, 2, 3].map(k => sums.subarray(k * u, (k + 1) * u));
+      c = c.map((old, j) => sigmoid(f[j]) * old + sigmoid(i[j]) * Math.tanh(g[j]));
+      return h = c.map((now, j) => sigmoid(o[j]) * Math.tanh(now));
+    });
   }
 
-  // W x, where x has as many numbers as a row of W
-  const times = (W, x) => columns(W.length / x.length, row => {
-    let sum = 0;
-    for (let j = 0; j < x.length; j++) sum += W[row * x.length + j] * x[j];
-    return sum;
-  });
-  const columns = (length, each) => Array.from({ length }, (_, j) => each(j));
-  const plus = (x, b) => x.map((each, i) => each + b[i]);
-
-  function forward(numbers, { weights, shapes, pooling }) {
-    const n = numbers.length, E = shapes["embedding.weight"][1];
-    let H = new Float32Array(n * E);
-    const row = (matrix, width, i) => matrix.subarray(i * width, (i + 1) * width);
-    numbers.forEach((number, t) => H.set(row(weights["embedding.weight"], E, number), t * E));
-    for (let layer = 0; `layers.${layer}.forward_lstm.h2h_weight` in weights; layer++) {
-      H = bilstm(H, n, layer, weights);
-    }
-    const width = H.length / n, rows = numbers.map((_, t) => row(H, width, t));
-    // equation (6): A = softmax(W_s2 tanh(W_s1 Hᵀ)), (r, n)
+  function attention(H, weights) { // equation (6): A = softmax(W_s2 tanh(W_s1 Hᵀ))
     const W_s1 = weights["attention.w_s1.weight"], W_s2 = weights["attention.w_s2.weight"];
-    const scores = rows.map(h => times(W_s2, times(W_s1, h).map(Math.tanh))); // (n, r)
-    const attention = scores[0].map((_, hop) => softmax(scores.map(score => score[hop])));
-    // equation (7): M = AH, (r, 2u)
-    const M = attention.map(a => columns(width, j => rows.reduce((sum, h, t) => sum + a[t] * h[j], 0)));
-    const units = classify(M, weights, pooling).map(x => Math.max(x, 0)); // ReLU
-    const logits = plus(times(weights["output.weight"], units), weights["output.bias"]);
-    return { attention, logits, probabilities: softmax(logits) };
+    return transposed(H.map(h => times(W_s2, times(W_s1, h).map(Math.tanh)))).map(softmax);
   }
 
   function classify(M, weights, pooling) {
-    const sides = M[0].map((_, j) => M.map(row => row[j])); // Mᵀ
-    if (pooling === "prune") return [...prune(M, weights, "row"), ...prune(sides, weights, "column")];
-    const mean = side => side.reduce((a, b) => a + b, 0) / side.length;
-    const m = pooling === "mean" ? sides.map(mean) : M.flat();
-    return plus(times(weights["hidden.weight"], m), weights["hidden.bias"]);
+    const m = pooling === "mean" ? transposed(M).map(side => sum(side) / side.length) : M.flat();
+    const units = pooling === "prune"
+      ? [...prune(M, weights, "row"), ...prune(transposed(M), weights, "column")]
+      : plus(times(weights["hidden.weight"], m), weights["hidden.bias"]);
+    const active = units.map(x => Math.max(x, 0)); // ReLU
+    return plus(times(weights["output.weight"], active), weights["output.bias"]);
   }
 
   function prune(M, weights, side) { // appendix A: p units for each row, or for each column
     const W = weights[`hidden.${side}_weight`], b = weights[`hidden.${side}_bias`];
     const p = b.length / M.length;
-    return M.flatMap((m, row) => columns(p, k =>
-      m.reduce((sum, x, j) => sum + x * W[(row * m.length + j) * p + k], b[row * p + k])));
+    return [...b].map((bias, k) => {
+      const row = Math.floor(k / p), m = M[row];
+      return bias + sum(m.map((x, j) => x * W[(row * m.length + j) * p + k % p]));
+    });
+  }
+
+  function times(W, x) { // W x: W is flat, and a row has as many numbers as x
+    const y = new Float32Array(W.length / x.length);
+    for (let i = 0, at = 0; i < y.length; i++) {
+      let total = 0;
+      for (let j = 0; j < x.length; j++) total += W[at++] * x[j];
+      y[i] = total;
+    }
+    return y;
+  }
+
+  const sum = x => x.reduce((a, b) => a + b, 0);
+  const plus = (x, ...others) => x.map((each, i) => others.reduce((total, b) => total + b[i], each));
+  const transposed = rows => Array.from(rows[0], (_, j) => rows.map(row => row[j]));
+  const sigmoid = x => 1 / (1 + Math.exp(-x));
+
+  function softmax(x) {
+    const highest = Math.max(...x), powers = Array.from(x, each => Math.exp(each - highest));
+    const total = sum(powers);
+    return powers.map(power => power / total);
   }
 
   // The run, as model.js gives it
@@ -176,8 +175,8 @@
     const found = [];
     let left = max_tokens;
     for (const [word] of text.matchAll(WORD)) {
-      const pieces = tokenize(Array.from(word.slice(0, 2 * LONGEST_WORD)).slice(0, LONGEST_WORD).join(""))
-        .slice(0, left);
+      const start = Array.from(word.slice(0, 2 * LONGEST_WORD)).slice(0, LONGEST_WORD).join("");
+      const pieces = tokenize(start).slice(0, left);
       if (!pieces.length) break;
       found.push(pieces);
       left -= pieces.length;
@@ -196,7 +195,7 @@
     loading ??= new Promise((resolve, reject) => {
       selfatt.take = model => { try { resolve(unpack(model)); } catch (error) { reject(error); } };
       const script = document.createElement("script");
-      script.src = folder + "model.js";
+      script.src = MODEL;
       script.onload = () => reject(new Error("it does not hold a model")); // unless it was taken
       script.onerror = () => reject(new Error("it could not be read"));
       document.head.append(script);
@@ -215,101 +214,110 @@
 
   const percent = x => `${Math.round(100 * x)} %`;
 
-  function named(label, labels) {
-    const areStars = labels.length === 5 && labels.every((each, i) => each === i + 1);
+  function named(label, labels) { // as labels.are_stars
+    const areStars = labels.includes(1) && labels.includes(5)
+      && labels.every(each => [1, 2, 3, 4, 5].includes(each));
     return areStars ? `${label} star${label > 1 ? "s" : ""}` : String(label);
   }
 
-  function shaded(tag, { piece }, weight, highest, known, attributes = {}) {
-    const shade = (STRONGEST * weight / highest).toFixed(3);
-    const look = { class: known ? "piece" : "piece unknown", style: `--a: ${shade}` };
-    return make(tag, { ...look, ...attributes }, piece);
+  function shaded(tag, token, strength, attributes) { // strength: from 0 to 1
+    const style = `--a: ${(STRONGEST * strength).toFixed(3)}`;
+    const look = { class: token.known ? "piece" : "piece unknown", style };
+    return make(tag, { ...look, ...attributes }, token.piece);
   }
 
   function build(box, model) {
     const { labels } = model, id = `selfatt-text-${[...BOXES].indexOf(box)}`;
-    const area = make("textarea", { id, rows: 2, spellcheck: "false" });
-    const choices = CHOICES.map(text => make("option", {}, text));
-    const choice = make("select", { "aria-label": "or choose one" }, make("option", { value: "" }, "or choose one"), ...choices);
+    const area = make("textarea", { id, rows: 2, dir: "auto", spellcheck: "false" });
     area.value = box.dataset.text ?? CHOICES[0];
-    const said = make("p", { class: "said", role: "status" });
+    const choice = make("select", { "aria-label": "or choose one" },
+      make("option", { value: "" }, "or choose one"),
+      ...CHOICES.map(text => make("option", {}, text)));
+    const said = make("p", { class: "said", "aria-hidden": "true" }); // for eyes, at once
+    const heard = make("p", { class: "heard", role: "status" }); // for ears, after a pause
     const chances = make("table", { class: "chances" });
-    const line = make("p", { class: "line" }), lines = make("div", {});
+    const line = make("p", { class: "line", dir: "auto" }), lines = make("div", {});
     const all = make("button", { type: "button" }, "Leave out each word in turn");
     const hops = make("details", {}, make("summary", {}, "hop by hop"), lines);
     box.replaceChildren(
-      make("label", { for: id }, "Type a sentence:"), area, choice, said, chances, line,
+      make("label", { for: id }, "Type a sentence:"), area, choice, said, heard, chances, line,
       make("p", { class: "note" }, "Shaded is how much attention a word gets, summed over the hops. "
         + "Press a word to leave it out. A dotted line: the model does not know the word."),
       all, hops, make("p", { class: "note" }, model.about.calibration ?? ""));
-    let pieces = [], without = new Set(), changes = [];
+    let tokens = [], clipped = false, pause; // a token: piece, gap, out, change, known, weight
 
     function read() {
-      pieces = words(area.value, model).flatMap((word, i) =>
-        word.map((piece, k) => ({ piece, begins: i > 0 && k === 0 })));
-      without = new Set();
-      changes = [];
-      show();
+      const found = words(area.value, { ...model, max_tokens: model.max_tokens + 1 })
+        .flatMap(pieces => pieces.map((piece, k) => ({ piece, gap: k ? "" : " " })));
+      clipped = found.length > model.max_tokens;
+      tokens = found.slice(0, model.max_tokens);
+      show(700);
     }
 
-    // the places of the words that are not left out, and what the model makes of them
-    const kept = () => pieces.flatMap((_, i) => without.has(i) ? [] : [i]);
-    const answerTo = places => answer(places.map(i => pieces[i].piece), model);
-    const best = ({ probabilities }) => probabilities.indexOf(Math.max(...probabilities));
-    const spaced = (places, each) => places.flatMap(i => pieces[i].begins ? [" ", each(i)] : [each(i)]);
+    const kept = () => tokens.filter(token => !token.out);
+    const answerTo = some => answer(some.map(token => token.piece), model);
 
-    function show() {
-      const places = kept();
-      all.hidden = hops.hidden = chances.hidden = !places.length;
-      if (!places.length) {
-        said.textContent = pieces.length ? "All words are left out." : "Nothing to read yet.";
-        line.replaceChildren(...spaced([...pieces.keys()], i => button(i)));
-        return;
-      }
-      const found = answerTo(places), label = best(found), at = new Map(places.map((i, t) => [i, t]));
-      const missing = [...without].map(i => `“${pieces[i].piece}”`).join(", ");
-      said.textContent = `${named(labels[label], labels)}, with a probability of `
-        + percent(found.probabilities[label]) + (missing && ` without ${missing}`) + "."
-        + (pieces.length === model.max_tokens ? ` No more than ${model.max_tokens} words are read.` : "")
-        + (changes.length ? " Below each word: by how many points that changes without it." : "");
+    function show(milliseconds = 0) {
+      const some = kept();
+      all.hidden = some.length < 2;
+      hops.hidden = chances.hidden = !some.length;
+      if (some.length) showAnswer(some, answerTo(some));
+      else said.textContent = tokens.length ? "All words are left out." : "Nothing to read yet.";
+      line.replaceChildren(...tokens.flatMap(token => [token.gap, button(token, some)]));
+      clearTimeout(pause);
+      pause = setTimeout(() => { heard.textContent = said.textContent; }, milliseconds);
+    }
+
+    function showAnswer(some, { attention, known, probabilities }) {
+      some.forEach((token, t) => {
+        token.known = known[t];
+        token.weight = sum(attention.map(hop => hop[t])) / attention.length;
+      });
+      const highest = Math.max(...probabilities), label = labels[probabilities.indexOf(highest)];
+      const missing = tokens.filter(token => token.out).map(({ piece }) => `“${piece}”`).join(", ");
+      said.textContent = `${named(label, labels)}, with a probability of ${percent(highest)}`
+        + (missing && ` without ${missing}`) + "."
+        + (clipped ? ` No more than ${model.max_tokens} words and marks are read.` : "")
+        + (some[0].change ? " Below each word: by how many points that changes without it." : "");
       chances.replaceChildren(make("caption", {}, "Probability of each answer"),
         ...labels.map((name, i) => make("tr", {}, make("th", { scope: "row" }, named(name, labels)),
-          make("td", {}, make("span", { class: "bar", style: `--p: ${found.probabilities[i].toFixed(3)}` }),
-            percent(found.probabilities[i])))));
-      const sums = places.map((_, t) => found.attention.reduce((sum, hop) => sum + hop[t], 0));
-      line.replaceChildren(...spaced([...pieces.keys()], i => at.has(i)
-        ? button(i, sums[at.get(i)], Math.max(...sums), found.known[at.get(i)], found.attention.length)
-        : button(i)));
-      lines.replaceChildren(...found.attention.map((hop, k) =>
-        make("p", { class: "line" }, make("span", { class: "hop" }, `hop ${k + 1} `), ...spaced(places, i =>
-          shaded("mark", pieces[i], hop[at.get(i)], Math.max(...hop), found.known[at.get(i)])))));
+          make("td", {}, make("span", { class: "bar", style: `--p: ${probabilities[i].toFixed(3)}` }),
+            percent(probabilities[i])))));
+      lines.replaceChildren(...attention.map((hop, k) =>
+        make("p", { class: "line", dir: "auto" },
+          make("span", { class: "hop", dir: "ltr" }, `hop ${k + 1}`),
+          ...some.flatMap((token, t) => [token.gap, shaded("mark", token, hop[t] / Math.max(...hop))]))));
     }
 
-    function button(i, weight = 0, highest = 1, known = true, r = 1) {
-      const out = without.has(i);
-      const says = `${pieces[i].piece}: ${out ? "left out" : `${percent(weight / r)} of the attention`}`;
-      const each = shaded("button", pieces[i], weight, highest, known,
-        { type: "button", "aria-pressed": out, "aria-label": says, title: says });
-      if (!out && changes[i] !== undefined) each.append(make("small", {}, changes[i]));
+    function button(token, some) {
+      const { piece, out, known, weight, change } = token;
+      const says = out ? `${piece}: left out` : `${piece}: ${percent(weight)} of the attention`
+        + (known ? "" : ", a word that the model does not know")
+        + (change ? `, ${change} points without it` : "");
+      const highest = Math.max(...some.map(each => each.weight));
+      const each = shaded("button", token, out ? 0 : weight / highest,
+        { type: "button", "aria-pressed": Boolean(out), "aria-label": says, title: says });
+      if (change) each.append(make("small", {}, change));
       each.onclick = () => {
-        out ? without.delete(i) : without.add(i);
-        changes = [];
+        token.out = !out;
+        tokens.forEach(other => { other.change = ""; });
         show();
-        line.querySelectorAll("button")[i].focus();
+        line.children[tokens.indexOf(token)].focus();
       };
       return each;
     }
 
     all.onclick = () => { // how the probability of the answer changes, in points
-      const places = kept(), whole = answerTo(places), label = best(whole);
-      for (const i of places.length > 1 ? places : []) {
-        const rest = answerTo(places.filter(other => other !== i));
-        const change = Math.round(100 * (rest.probabilities[label] - whole.probabilities[label]));
-        changes[i] = change > 0 ? `+${change}` : String(change).replace("-", "−");
+      const some = kept(), { probabilities } = answerTo(some);
+      const highest = Math.max(...probabilities);
+      for (const token of some) {
+        const rest = answerTo(some.filter(other => other !== token)).probabilities;
+        const change = Math.round(100 * (rest[probabilities.indexOf(highest)] - highest));
+        token.change = change > 0 ? `+${change}` : String(change).replace("-", "−");
       }
       show();
     };
-    area.oninput = () => requestAnimationFrame(read);
+    area.oninput = read;
     choice.onchange = () => {
       area.value = choice.value || area.value;
       read();
@@ -319,7 +327,8 @@
 
   function begin(box) {
     load().then(model => build(box, model)).catch(error => {
-      const says = `The model cannot be shown: ${error.message}. Is model.js there and whole, and the browser of today?`;
+      const says = `The model cannot be shown: ${error.message}. `
+        + "Is model.js there and whole, and is the browser up to date?";
       box.replaceChildren(make("p", { role: "status" }, says));
     });
   }
