@@ -89,10 +89,10 @@
   function lstm(x, weights, name) { // equations (2) to (4), in one direction
     const [W_x, W_h, b_x, b_h] = ["i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias"]
       .map(each => weights[name + each]);
-    const u = b_x.length / 4;
+    const u = b_x.length / 4, b = plus(b_x, b_h);
     let h = new Float32Array(u), c = h;
     return x.map(x_t => {
-      const sums = plus(times(W_x, x_t), times(W_h, h), b_x, b_h);
+      const sums = plus(plus(times(W_x, x_t), times(W_h, h)), b);
       const [i, f, g, o] = [0, 1, 2, 3].map(k => sums.subarray(k * u, (k + 1) * u));
       c = c.map((old, j) => sigmoid(f[j]) * old + sigmoid(i[j]) * Math.tanh(g[j]));
       return h = c.map((now, j) => sigmoid(o[j]) * Math.tanh(now));
@@ -133,7 +133,7 @@
   }
 
   const sum = x => x.reduce((a, b) => a + b, 0);
-  const plus = (x, ...others) => x.map((each, i) => others.reduce((total, b) => total + b[i], each));
+  const plus = (x, y) => x.map((each, i) => each + y[i]);
   const transposed = rows => Array.from(rows[0], (_, j) => rows.map(row => row[j]));
   const sigmoid = x => 1 / (1 + Math.exp(-x));
 
@@ -265,7 +265,9 @@
       else said.textContent = tokens.length ? "All words are left out." : "Nothing to read yet.";
       line.replaceChildren(...tokens.flatMap(token => [token.gap, button(token, some)]));
       clearTimeout(pause);
-      pause = setTimeout(() => { heard.textContent = said.textContent; }, milliseconds);
+      pause = setTimeout(() => {
+        if (heard.textContent !== said.textContent) heard.textContent = said.textContent;
+      }, milliseconds);
     }
 
     function showAnswer(some, { attention, known, probabilities }) {
@@ -283,7 +285,7 @@
         ...labels.map((name, i) => make("tr", {}, make("th", { scope: "row" }, named(name, labels)),
           make("td", {}, make("span", { class: "bar", style: `--p: ${probabilities[i].toFixed(3)}` }),
             percent(probabilities[i])))));
-      lines.replaceChildren(...attention.map((hop, k) =>
+      lines.replaceChildren(...(hops.open ? attention : []).map((hop, k) =>
         make("p", { class: "line", dir: "auto" },
           make("span", { class: "hop", dir: "ltr" }, `hop ${k + 1}`),
           ...some.flatMap((token, t) => [token.gap, shaded("mark", token, hop[t] / Math.max(...hop))]))));
@@ -317,6 +319,7 @@
       }
       show();
     };
+    hops.ontoggle = () => show();
     area.oninput = read;
     choice.onchange = () => {
       area.value = choice.value || area.value;
