@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.numpy import save
 from selfatt_lib.machinery.places import replace
 
 JSON_BYTES = 2**26  # the vocabulary of a million words has about 40 MB
+OWN_TYPES = re.compile(r"BOOL|F(16|32|64)|[IU](8|16|32|64)")  # NumPy's, without others
 METADATA = "selfatt"  # several keys would come in another order in each process
 
 
@@ -77,6 +79,9 @@ def read_layout(path):
         marks = json.loads((file.metadata() or {}).get(METADATA, "{}"))
         arrays = {name: file.get_slice(name) for name in sorted(file.keys())}
         layout = {n: (each.get_dtype(), each.get_shape()) for n, each in arrays.items()}
+        for name, each in layout.items():
+            if not OWN_TYPES.fullmatch(each[0]):
+                raise ValueError(f"{name[:80]!r} is {_told(each)}, which NumPy has not")
         return layout, marks
 
 
