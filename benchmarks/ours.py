@@ -71,7 +71,7 @@ HELD_OUT = {"epochs": 1, "valid_size": 1, "test_size": 1}
 
 
 class Epoch:
-    """An epoch, of the default setting by default; but one review is held out."""
+    """An epoch, of the default setting by default; but two reviews are held out."""
 
     def __init__(self, engine, device="cpu", parameters=None):
         self.settings = (parameters or {}) | HELD_OUT

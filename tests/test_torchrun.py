@@ -154,6 +154,7 @@ def test_a_process_may_have_one_review_of_a_batch(folder, torchrun):
         "clip_norm": 0.05,
         "class_weights": "auto",
         "train_embedding": False,
+        "pooling": "prune",
         "prune_p": 2,
         "prune_q": 3,
     }

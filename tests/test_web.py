@@ -15,6 +15,7 @@ from selfatt_lib.cli import main
 from selfatt_lib.data.sources import load_reviews
 from selfatt_lib.data.split import split_reviews
 from selfatt_lib.data.tokens import tokenize, tokenize_all
+from selfatt_lib.machinery.places import locate_run
 from selfatt_lib.prediction import Classifier
 from selfatt_lib.web import rules, write_page
 
@@ -329,3 +330,7 @@ def test_the_pretrained_run_is_small_and_says_how_it_was_made(pretrained):
     tokens = np.array([classifier.vocab[["good", "film"]]])
     logits, _, _ = reference.forward(tokens, np.array([2]), classifier.weights)
     assert logits.argmax() == 4
+    script = (pretrained / "model.js").read_text()
+    about = json.loads((locate_run("pretrained") / "about.json").read_text())
+    assert about["made"] == "make pretrained"
+    assert json.dumps(about["calibration"]) in script

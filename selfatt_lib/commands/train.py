@@ -11,6 +11,7 @@ import click
 
 from selfatt_lib.commands import PROGRAM, one_sentence, parameter_option, typed
 from selfatt_lib.commands.summary import summarized
+from selfatt_lib.machinery import is_shared
 
 NOTEBOOK = Path(__file__).parents[2] / "book" / "training.ipynb"
 
@@ -37,8 +38,10 @@ def train(parameters, run, pairs, texts, files):
     counts before -y, -y before -f, and -f before --parameters. Started by torchrun,
     several processes share the run, without the notebook.
     """
-    shared, first, speaks = is_shared()
-    with one_sentence() if speaks else quietly():
+    shared = is_shared()
+    # of a machine's processes, one says what is wrong with the parameters
+    is_quiet = shared and (os.environ.get("LOCAL_RANK") or "0") != "0"
+    with quietly() if is_quiet else one_sentence():
         if not NOTEBOOK.is_file():
             raise FileNotFoundError(
                 f"there is no {NOTEBOOK}: training runs a notebook of the repository. "
@@ -71,7 +74,7 @@ def train(parameters, run, pairs, texts, files):
             directory.release()  # the notebook's kernel takes it
     if shared:
         with one_sentence():
-            return share(config, first)
+            return share(config)
     go_on = [PROGRAM, "train", "--parameters", parameters, "--run", config.run_dir]
     for option, values in (("-f", files), ("-y", texts)):
         for value in values:
@@ -87,18 +90,6 @@ def train(parameters, run, pairs, texts, files):
     click.echo(summarized(config.run_dir, directory.path))
 
 
-def is_shared():
-    """Tell whether torchrun started this process, with what it told it.
-
-    And whether it is the first of all, and the first of its machine, which says what is
-    wrong with the parameters.
-    """
-    names = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
-    count, rank, local = (os.environ.get(name) or "0" for name in names)
-    shared = "TORCHELASTIC_RUN_ID" in os.environ or count not in ("0", "1")
-    return shared, rank == "0", local == "0" or not shared
-
-
 @contextmanager
 def quietly():
     """End without a word at what another process of the machine meets, and tells."""
@@ -110,8 +101,9 @@ def quietly():
         sys.exit(1)
 
 
-def share(config, first):
+def share(config):
     """Train together with the other processes of torchrun, without the notebook."""
+    first = os.environ.get("RANK") == "0"
     if not first:
         warnings.simplefilter("ignore")  # the first says the same
     from selfatt_lib.machinery.places import locate

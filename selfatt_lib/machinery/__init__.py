@@ -26,6 +26,14 @@
 ===========  =========================================================================
 """
 
+import os
+
+
+def is_shared():
+    """Tell whether torchrun, or the like, started this process as one of a run's."""
+    count = os.environ.get("WORLD_SIZE") or "1"
+    return "TORCHELASTIC_RUN_ID" in os.environ or count not in ("0", "1")
+
 
 def printable(text):
     """Return a text as one line, with nothing in it that a terminal would obey."""

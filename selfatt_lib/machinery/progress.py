@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 
+from selfatt_lib.machinery import is_shared
 from selfatt_lib.machinery.threads import at_fork
 
 
@@ -22,7 +23,7 @@ def _notebook_is_open():
     )
 
 
-if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0":
+if is_shared() and os.environ.get("RANK", "0") != "0":
     os.environ["TQDM_DISABLE"] = "1"  # of torchrun's processes, the first has the bars
 if _notebook_is_open():
     from tqdm.auto import tqdm

@@ -1,6 +1,5 @@
 """What stands beside the training loop: a bar, readings, signals, savings, advice."""
 
-import os
 import signal
 import threading
 import time
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from selfatt_lib.machinery import is_shared
 from selfatt_lib.machinery.progress import tqdm
 
 BATCHES_PER_READING = 10  # so often the bar's loss and accuracy are read
@@ -225,7 +225,7 @@ def signals_noted():
     torchrun passes on what the terminal has sent to its processes already, so that a
     second one means nothing; it ends them itself after half a minute.
     """
-    came, before, shared = [], {}, "TORCHELASTIC_RUN_ID" in os.environ
+    came, before, shared = [], {}, is_shared()
 
     def note(number, _):
         came.append(signal.Signals(number).name)
@@ -273,7 +273,7 @@ def advice_on_memory(config, devices, longest, fitted):
             )
         if devices[0].startswith("gpu"):
             several = "several, as in device='gpu:0,gpu:1'"
-            if "TORCHELASTIC_RUN_ID" in os.environ:
+            if is_shared():
                 several = "more processes"
             elsewhere += f" or with {several}"
         raise MemoryError(

@@ -1,6 +1,6 @@
 // A trained run in a page: what is typed is split into words, read and shaded here, and
-// sent nowhere. The model is that of selfatt_lib/reference.py and has its names: n words,
-// u units of a direction, r hops. Matrices are flat, row after row.
+// sent nowhere. The model is that of selfatt_lib/reference.py and has its names: n
+// words, u units of a direction, r hops. Weights are flat, row after row.
 "use strict";
 (() => {
   if (window.selfatt) return; // the script stands on the page twice
@@ -9,8 +9,11 @@
   const LONGEST_WORD = 300;
   const STRONGEST = 0.54; // of the orange behind a word, which stays readable
   const CHOICES = [
-    "The food was great, but the service was not.", "The plot is thin, but the actors are superb!",
-    "It is not bad at all.", "The battery lasts two days.", "I returned it after a week.",
+    "The food was great, but the service was not.",
+    "The plot is thin, but the actors are superb!",
+    "It is not bad at all.",
+    "The battery lasts two days.",
+    "I returned it after a week.",
   ];
   // what Python's str.split takes for a word
   const WORD = /[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/gu;
@@ -62,7 +65,8 @@
         word = word.slice(at, end);
       }
       const isOne = whole?.test(word) || url?.test(word);
-      return join([...before, ...(cases.get(word) ?? (isOne ? [word] : split(word))), ...after]);
+      const middle = cases.get(word) ?? (isOne ? [word] : split(word));
+      return join([...before, ...middle, ...after]);
     };
   }
 
@@ -71,17 +75,19 @@
   function forward(numbers, { weights, shapes, pooling }) {
     const H = states(numbers, weights, shapes["embedding.weight"][1]);
     const A = attention(H, weights), sides = transposed(H);
-    const M = A.map(a => sides.map(h => sum(h.map((x, t) => a[t] * x)))); // equation (7): M = AH
+    // equation (7): M = AH
+    const M = A.map(a => sides.map(h => sum(h.map((x, t) => a[t] * x))));
     const logits = classify(M, weights, pooling);
     return { attention: A, logits, probabilities: softmax(logits) };
   }
 
   function states(numbers, weights, E) {
-    let H = numbers.map(number => weights["embedding.weight"].subarray(number * E, (number + 1) * E));
+    const vectors = weights["embedding.weight"];
+    let H = numbers.map(number => vectors.subarray(number * E, (number + 1) * E));
     for (let layer = 0; `layers.${layer}.forward_lstm.i2h_weight` in weights; layer++) {
       const ahead = lstm(H, weights, `layers.${layer}.forward_lstm.`);
-      const back = lstm([...H].reverse(), weights, `layers.${layer}.backward_lstm.`).reverse();
-      H = ahead.map((h, t) => Float32Array.of(...h, ...back[t]));
+      const back = lstm([...H].reverse(), weights, `layers.${layer}.backward_lstm.`);
+      H = ahead.map((h, t) => Float32Array.of(...h, ...back.at(-1 - t)));
     }
     return H;
   }
@@ -105,7 +111,8 @@
   }
 
   function classify(M, weights, pooling) {
-    const m = pooling === "mean" ? transposed(M).map(side => sum(side) / side.length) : M.flat();
+    const mean = () => transposed(M).map(side => sum(side) / side.length);
+    const m = pooling === "mean" ? mean() : M.flat();
     const units = pooling === "prune"
       ? [...prune(M, weights, "row"), ...prune(transposed(M), weights, "column")]
       : plus(times(weights["hidden.weight"], m), weights["hidden.bias"]);
@@ -161,7 +168,8 @@
 
   function half(bits) { // a number of 16 bits: sign, exponent, fraction
     const sign = bits & 0x8000 ? -1 : 1, exponent = bits >> 10 & 31, fraction = bits & 1023;
-    return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction);
+    if (!exponent) return sign * 2 ** -24 * fraction;
+    return sign * 2 ** (exponent - 15) * (1 + fraction / 1024);
   }
 
   // Words as the model reads them: [pieces of each word]; and what it makes of them
@@ -175,8 +183,8 @@
     const found = [];
     let left = max_tokens;
     for (const [word] of text.matchAll(WORD)) {
-      const start = Array.from(word.slice(0, 2 * LONGEST_WORD)).slice(0, LONGEST_WORD).join("");
-      const pieces = tokenize(start).slice(0, left);
+      const letters = Array.from(word.slice(0, 2 * LONGEST_WORD)).slice(0, LONGEST_WORD);
+      const pieces = tokenize(letters.join("")).slice(0, left);
       if (!pieces.length) break;
       found.push(pieces);
       left -= pieces.length;
@@ -187,7 +195,8 @@
   function answer(tokens, model) {
     const read = tokens.map(token => model.lower ? token.toLowerCase() : token);
     const known = read.map(token => model.numbers.has(token));
-    return { tokens: read, known, ...forward(read.map(token => model.numbers.get(token) ?? 0), model) };
+    const numbers = read.map(token => model.numbers.get(token) ?? 0);
+    return { tokens: read, known, ...forward(numbers, model) };
   }
 
   let loading;
@@ -241,8 +250,9 @@
     const hops = make("details", {}, make("summary", {}, "hop by hop"), lines);
     box.replaceChildren(
       make("label", { for: id }, "Type a sentence:"), area, choice, said, heard, chances, line,
-      make("p", { class: "note" }, "Shaded is how much attention a word gets, summed over the hops. "
-        + "Press a word to leave it out. A dotted line: the model does not know the word."),
+      make("p", { class: "note" }, "Shaded is how much attention a word gets, summed over "
+        + "the hops. Press a word to leave it out. A dotted line: the model does not know "
+        + "the word."),
       all, hops, make("p", { class: "note" }, model.about.calibration ?? ""));
     let tokens = [], clipped = false, pause; // a token: piece, gap, out, change, known, weight
 
@@ -276,19 +286,25 @@
         token.weight = sum(attention.map(hop => hop[t])) / attention.length;
       });
       const highest = Math.max(...probabilities), label = labels[probabilities.indexOf(highest)];
-      const missing = tokens.filter(token => token.out).map(({ piece }) => `“${piece}”`).join(", ");
+      const missing = tokens.filter(token => token.out)
+        .map(({ piece }) => `“${piece}”`).join(", ");
       said.textContent = `${named(label, labels)}, with a probability of ${percent(highest)}`
         + (missing && ` without ${missing}`) + "."
         + (clipped ? ` No more than ${model.max_tokens} words and marks are read.` : "")
-        + (some[0].change ? " Below each word: by how many points that changes without it." : "");
+        + (some[0].change
+          ? " Below each word: by how many points that changes without it." : "");
       chances.replaceChildren(make("caption", {}, "Probability of each answer"),
-        ...labels.map((name, i) => make("tr", {}, make("th", { scope: "row" }, named(name, labels)),
-          make("td", {}, make("span", { class: "bar", style: `--p: ${probabilities[i].toFixed(3)}` }),
-            percent(probabilities[i])))));
+        ...labels.map((name, i) => {
+          const style = `--p: ${probabilities[i].toFixed(3)}`;
+          const bar = make("span", { class: "bar", style });
+          return make("tr", {}, make("th", { scope: "row" }, named(name, labels)),
+            make("td", {}, bar, percent(probabilities[i])));
+        }));
       lines.replaceChildren(...(hops.open ? attention : []).map((hop, k) =>
         make("p", { class: "line", dir: "auto" },
           make("span", { class: "hop", dir: "ltr" }, `hop ${k + 1}`),
-          ...some.flatMap((token, t) => [token.gap, shaded("mark", token, hop[t] / Math.max(...hop))]))));
+          ...some.flatMap((token, t) =>
+            [token.gap, shaded("mark", token, hop[t] / Math.max(...hop))]))));
     }
 
     function button(token, some) {
